@@ -1,0 +1,2 @@
+//! Floor 4: IP packets in and out, leased addresses, DNS answers.
+pub mod question;

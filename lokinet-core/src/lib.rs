@@ -1,0 +1,5 @@
+//! The onion router as a library.
+pub mod flow;
+pub mod node;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,277 @@
+//! What a node is told and what it answers with: the whole border between the protocol and the world. Everything here
+//! is a plain value; nothing here acts. Neighbours: `driver` turns sockets, clocks and TUN into these values, the
+//! simulated world does the same with a queue, and `node` carries them to the machines below.
+
+use crate::flow::question::{Answer, Question};
+use crate::wire::batch::Packets;
+use crate::wire::id::RelayId;
+use bytes::Bytes;
+use std::net::SocketAddr;
+
+/// A link as the driver numbers it; never reused within a run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// One attempt of ours to open a link; numbered by the node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DialId(pub u64);
+
+/// One request that waits for its reply. Requests of ours are numbered by the node, requests of others by the driver;
+/// the two number spaces do not meet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// Which end of the QUIC connection we are; bound into every channel key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// We dialled.
+    Initiator,
+    /// We were dialled.
+    Responder,
+}
+
+/// The AEAD of a link's cell channel, or of one onion layer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Suite {
+    /// AES-256-GCM, where both ends have AES instructions.
+    Aes,
+    /// ChaCha20-Poly1305 elsewhere.
+    ChaCha,
+}
+
+/// The TLS exporter label under which the driver draws [`LinkUp::exporter`]; the context is empty.
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-lokinet-cells-v1";
+
+/// A QUIC connection whose handshake is complete and whose peer has proved its key.
+#[derive(Clone)]
+pub struct LinkUp {
+    /// The driver's number for it.
+    pub link: LinkId,
+    /// Our attempt that it fulfils; `None` when they dialled us.
+    pub dial: Option<DialId>,
+    /// The raw public key the peer proved in TLS. It is a relay's id only when the registry lists it.
+    pub peer: RelayId,
+    /// Which end we are.
+    pub role: Role,
+    /// 32 bytes from the TLS exporter under [`EXPORTER_LABEL`].
+    pub exporter: [u8; 32],
+    /// The cell channel's suite, agreed by ALPN (see spec chapter 30).
+    pub suite: Suite,
+    /// Where the peer's datagrams come from.
+    pub remote: SocketAddr,
+    /// Largest UDP payload the path takes, in bytes.
+    pub mtu: u16,
+}
+
+/// Consecutive datagrams of one size from one sender, as GRO delivers them. All of them carry a channel id this node
+/// knows ([`Node::is_cell`](super::Node::is_cell)); the last one may be shorter.
+pub struct Run<'a> {
+    /// The sender.
+    pub from: SocketAddr,
+    /// The datagrams, end to end; opened in place.
+    pub bytes: &'a mut [u8],
+    /// Size of each but the last.
+    pub segment: usize,
+}
+
+/// Why the other side of a request gave no reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoReply {
+    /// It refused, or closed the stream without an answer.
+    Refused,
+    /// It stayed silent for the request's time.
+    TimedOut,
+    /// The link went down.
+    LinkLost,
+}
+
+/// Something happened.
+pub enum Input<'a> {
+    /// A link is up, in either direction.
+    LinkUp(LinkUp),
+    /// A dial came to nothing.
+    DialFailed {
+        /// Which one.
+        dial: DialId,
+    },
+    /// A link is gone.
+    LinkDown {
+        /// Which one.
+        link: LinkId,
+    },
+    /// The peer's address changed and the new one has been validated (clients only; relays do not move).
+    LinkMoved {
+        /// Which one.
+        link: LinkId,
+        /// Where it is now.
+        remote: SocketAddr,
+    },
+    /// The other side opened a stream and sent this whole body.
+    Request {
+        /// The link it came on.
+        link: LinkId,
+        /// The driver's number; answered once with [`Output::Answer`].
+        ticket: Ticket,
+        /// The body, at most [`REQUEST_MAX`] bytes.
+        body: Bytes,
+    },
+    /// A request of ours ended.
+    Reply {
+        /// Our number.
+        ticket: Ticket,
+        /// The reply's body, or why there is none.
+        result: Result<Bytes, NoReply>,
+    },
+    /// Sealed cells arrived.
+    Cells(&'a mut [Run<'a>]),
+    /// Programs sent IP packets into the TUN device.
+    Packets(&'a mut Packets),
+    /// A program asks for a name of ours.
+    Dns {
+        /// The asker's number; answered once with [`Output::Dns`].
+        ticket: Ticket,
+        /// What it asks.
+        question: Question,
+    },
+    /// 32 fresh bytes from the operating system, to be mixed into every generator.
+    Entropy([u8; 32]),
+    /// The time named by `next_wake` has come.
+    Wake,
+    /// Say goodbye: close paths and take back what was published, before the driver stops.
+    Stop,
+}
+
+/// Largest request body, in bytes.
+pub const REQUEST_MAX: usize = 16 * 1024;
+/// Largest reply body, in bytes.
+pub const REPLY_MAX: usize = 512 * 1024;
+/// Requests one peer may have open at once (quinn's limit of bidirectional streams).
+pub const REQUESTS_OPEN: u32 = 128;
+
+/// The key a dial proves itself with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkKey {
+    /// The relay's identity.
+    Identity,
+    /// A key made for this link alone and forgotten with it.
+    Throwaway,
+}
+
+/// Something to do.
+pub enum Output<'a> {
+    /// Open a link; ends in `LinkUp` or `DialFailed`.
+    Dial {
+        /// Our number.
+        dial: DialId,
+        /// The key the peer must prove.
+        peer: RelayId,
+        /// Where to try, in order.
+        addrs: Vec<SocketAddr>,
+        /// Whom to be.
+        key: LinkKey,
+    },
+    /// Close a link; no `LinkDown` follows.
+    Hangup {
+        /// Which one.
+        link: LinkId,
+    },
+    /// Open a stream, send this body, wait for the reply; ends in `Reply`.
+    Request {
+        /// On which link.
+        link: LinkId,
+        /// Our number.
+        ticket: Ticket,
+        /// The body.
+        body: Bytes,
+        /// How long to wait.
+        patience: core::time::Duration,
+    },
+    /// Answer a request of the other side, or refuse it with `None` (the stream is reset).
+    Answer {
+        /// The driver's number.
+        ticket: Ticket,
+        /// The reply.
+        body: Option<Bytes>,
+    },
+    /// Send sealed cells: equal sizes, one destination, ready for one GSO call per 44 of them.
+    Transmit {
+        /// Where to.
+        to: SocketAddr,
+        /// Size of each.
+        segment: usize,
+        /// The datagrams, end to end.
+        bytes: &'a [u8],
+    },
+    /// Write these IP packets to the TUN device.
+    Deliver(&'a mut Packets),
+    /// The answer to a name question.
+    Dns {
+        /// The asker's number.
+        ticket: Ticket,
+        /// What to tell it.
+        answer: Answer,
+    },
+    /// Keep this across restarts.
+    Save(Save),
+    /// Something a person or service manager may want to know.
+    Event(Event),
+}
+
+/// A record to keep on disk, written whole or not at all.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Save {
+    /// A relay's signed contact: `nodedb/<first hex digit>/<id>.signed`. `None` deletes it.
+    Contact {
+        /// Whose.
+        id: RelayId,
+        /// The signed bytes.
+        signed: Option<Bytes>,
+    },
+    /// Our own signed contact (relays): `self.signed`.
+    OwnContact(Bytes),
+    /// Onion keys and when they were made (relays): `onion.keys`, owner-only.
+    OnionKeys(zeroize::Zeroizing<Vec<u8>>),
+    /// The guards we settled on: `guards`.
+    Guards(Bytes),
+    /// Who failed us and who did not: `profiles.dat`.
+    Profiles(Bytes),
+}
+
+/// What was kept by an earlier run; every part may be empty and each is verified again.
+#[derive(Clone, Default)]
+pub struct Saved {
+    /// Signed contacts from `nodedb/`.
+    pub contacts: Vec<Bytes>,
+    /// `onion.keys`.
+    pub onion_keys: Option<zeroize::Zeroizing<Vec<u8>>>,
+    /// `guards`.
+    pub guards: Option<Bytes>,
+    /// `profiles.dat`.
+    pub profiles: Option<Bytes>,
+}
+
+/// Milestones, for the log, sd_notify and `devnet`. None of them is caused by one user's request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Client: the first path is live. Relay: its contact is known to another relay.
+    Ready,
+    /// The service's introset is stored by at least one relay, for the first time in this run.
+    Published,
+    /// Our wall clock disagrees with our peers' by this many seconds (positive: we are ahead).
+    ClockSkew(i64),
+}
+
+/// Why the node wants to be woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wake {
+    /// A link's dial, back-off or idle time.
+    Link,
+    /// A path's build, probe, renewal or end.
+    Path,
+    /// A conversation's handshake, probe or end.
+    Session,
+    /// Publishing, looking up, or forgetting records.
+    Netdb,
+    /// A hop we lend reached its end.
+    Transit,
+}
