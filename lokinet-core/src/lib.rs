@@ -1,4 +1,5 @@
 //! The onion router as a library.
+pub mod crypto;
 pub mod flow;
 pub mod node;
 pub mod time;
