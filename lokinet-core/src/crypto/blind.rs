@@ -41,8 +41,12 @@ impl Blinded {
         let root = ExpandedSecretKey::from(identity.secret().as_bytes());
         let scalar = root.scalar * Scalar::from_bytes_mod_order(clamp_integer(*factor));
         // A prefix of its own: the nonce of a blinded signature must not be the nonce of a root one.
-        let prefix: [u8; 64] =
-            Sha512::new().chain_update(b"lokinet onion v1 blinded prefix").chain_update(root.hash_prefix).chain_update(factor).finalize().into();
+        let prefix: [u8; 64] = Sha512::new()
+            .chain_update(b"lokinet onion v1 blinded prefix")
+            .chain_update(root.hash_prefix)
+            .chain_update(factor)
+            .finalize()
+            .into();
         let mut hash_prefix = [0; 32];
         hash_prefix.copy_from_slice(&prefix[..32]);
         let public = blind_public(&identity.public(), factor)?;

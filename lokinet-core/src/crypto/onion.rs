@@ -263,7 +263,8 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed_and_changes_nothing() {
-        let (mut sealer, mut opener) = (Sealer::new(Suite::Aes, &[2; 32], Order::Plain), Opener::new(Suite::Aes, &[2; 32]));
+        let (mut sealer, mut opener) =
+            (Sealer::new(Suite::Aes, &[2; 32], Order::Plain), Opener::new(Suite::Aes, &[2; 32]));
         let layer = sealed(&mut sealer, 9, at(1));
         for bit in 0..LEN * 8 {
             let mut bent = layer;

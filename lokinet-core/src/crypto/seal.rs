@@ -147,7 +147,9 @@ mod tests {
             let mut cell = b"some plaintext..0123456789abcdef".to_vec();
             let plain = cell.clone();
             key.seal(7, b"head", &mut cell);
-            for (counter, aad, flip) in [(7, b"head", None), (8, b"head", None), (7, b"hEad", None), (7, b"head", Some(3))] {
+            for (counter, aad, flip) in
+                [(7, b"head", None), (8, b"head", None), (7, b"hEad", None), (7, b"head", Some(3))]
+            {
                 let mut copy = cell.clone();
                 if let Some(at) = flip {
                     copy[at as usize] ^= 0x10;

@@ -1,0 +1,139 @@
+//! Control messages between a client and a hop of its own path: what the bodies of `Control` layers say once their
+//! fragments are together. The client asks, the hop answers under the same message number; a hop may also tell without
+//! being asked. Neighbours: `fragment` carries them, `path::live` and `transit::serve` are the two ends.
+
+use crate::wire::codec::{Malformed, Reader, Writer};
+use crate::wire::contact::CONTACT;
+use crate::wire::id::{CallerId, RelayId};
+use bytes::Bytes;
+
+/// Most contacts one answer brings.
+pub const CONTACTS_MAX: usize = 16;
+
+/// Client to hop.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// Are you there?
+    Ping,
+    /// Fetch the introset under this blinded key from that relay.
+    Find {
+        /// The relay that may store it.
+        at: RelayId,
+        /// The blinded key.
+        key: [u8; 32],
+    },
+    /// Give this introset to that relay.
+    Store {
+        /// The relay that is to store it.
+        at: RelayId,
+        /// The signed introset.
+        introset: Bytes,
+    },
+    /// The contacts you know whose ids follow this one.
+    Contacts {
+        /// Where to go on.
+        after: RelayId,
+    },
+    /// This path is over; no answer.
+    Close,
+}
+
+/// Hop to client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tell {
+    /// Here.
+    Pong,
+    /// The introset, if that relay had one.
+    Found(Option<Bytes>),
+    /// Whether that relay keeps it.
+    Stored(bool),
+    /// Signed contacts; fewer than [`CONTACTS_MAX`] mean that these were the last.
+    Contacts(Vec<Bytes>),
+    /// The path ends at this hop: what lay behind it is gone.
+    Closed,
+    /// The other half of a join is gone (0 on a caller's path).
+    JoinEnded(CallerId),
+}
+
+impl Ask {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        match self {
+            Ask::Ping => writer.u8(1),
+            Ask::Find { at, key } => writer.u8(2).bytes(&at.0).bytes(key),
+            Ask::Store { at, introset } => writer.u8(3).bytes(&at.0).bytes(introset),
+            Ask::Contacts { after } => writer.u8(4).bytes(&after.0),
+            Ask::Close => writer.u8(5),
+        };
+        writer.done()
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// Not a message we know.
+    pub fn decode(bytes: &[u8]) -> Result<Ask, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let ask = match reader.u8()? {
+            1 => Ask::Ping,
+            2 => Ask::Find { at: RelayId(reader.array()?), key: reader.array()? },
+            3 => {
+                let at = RelayId(reader.array()?);
+                return Ok(Ask::Store { at, introset: Bytes::copy_from_slice(reader.rest()) });
+            }
+            4 => Ask::Contacts { after: RelayId(reader.array()?) },
+            5 => Ask::Close,
+            _ => return Err(Malformed),
+        };
+        reader.end()?;
+        Ok(ask)
+    }
+}
+
+impl Tell {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        match self {
+            Tell::Pong => writer.u8(1),
+            Tell::Found(introset) => writer.u8(2).bytes(introset.as_deref().unwrap_or_default()),
+            Tell::Stored(kept) => writer.u8(3).u8((*kept).into()),
+            Tell::Contacts(contacts) => {
+                writer.u8(4);
+                contacts.iter().fold(&mut writer, |writer, contact| writer.bytes(contact))
+            }
+            Tell::Closed => writer.u8(5),
+            Tell::JoinEnded(caller) => writer.u8(6).u32(caller.0),
+        };
+        writer.done()
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// Not a message we know.
+    pub fn decode(bytes: &[u8]) -> Result<Tell, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let tell = match reader.u8()? {
+            1 => Tell::Pong,
+            2 => {
+                let introset = reader.rest();
+                return Ok(Tell::Found((!introset.is_empty()).then(|| Bytes::copy_from_slice(introset))));
+            }
+            3 => Tell::Stored(reader.u8()? != 0),
+            4 => {
+                let (contacts, rest) = reader.rest().as_chunks::<CONTACT>();
+                if !rest.is_empty() || contacts.len() > CONTACTS_MAX {
+                    return Err(Malformed);
+                }
+                return Ok(Tell::Contacts(contacts.iter().map(|c| Bytes::copy_from_slice(c)).collect()));
+            }
+            5 => Tell::Closed,
+            6 => Tell::JoinEnded(CallerId(reader.u32()?)),
+            _ => return Err(Malformed),
+        };
+        reader.end()?;
+        Ok(tell)
+    }
+}
