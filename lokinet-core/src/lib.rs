@@ -1,6 +1,8 @@
 //! The onion router as a library.
 pub mod crypto;
 pub mod flow;
+pub mod link;
+pub mod netdb;
 pub mod node;
 pub mod time;
 pub mod wire;

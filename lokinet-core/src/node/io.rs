@@ -2,66 +2,16 @@
 //! is a plain value; nothing here acts. Neighbours: `driver` turns sockets, clocks and TUN into these values, the
 //! simulated world does the same with a queue, and `node` carries them to the machines below.
 
+pub use crate::crypto::seal::Suite;
 use crate::flow::question::{Answer, Question};
+pub use crate::link::{DialId, LinkId, LinkUp, Role, Ticket};
 use crate::wire::batch::Packets;
 use crate::wire::id::RelayId;
 use bytes::Bytes;
 use std::net::SocketAddr;
 
-/// A link as the driver numbers it; never reused within a run.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LinkId(pub u64);
-
-/// One attempt of ours to open a link; numbered by the node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct DialId(pub u64);
-
-/// One request that waits for its reply. Requests of ours are numbered by the node, requests of others by the driver;
-/// the two number spaces do not meet.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Ticket(pub u64);
-
-/// Which end of the QUIC connection we are; bound into every channel key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Role {
-    /// We dialled.
-    Initiator,
-    /// We were dialled.
-    Responder,
-}
-
-/// The AEAD of a link's cell channel, or of one onion layer.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Suite {
-    /// AES-256-GCM, where both ends have AES instructions.
-    Aes,
-    /// ChaCha20-Poly1305 elsewhere.
-    ChaCha,
-}
-
 /// The TLS exporter label under which the driver draws [`LinkUp::exporter`]; the context is empty.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-lokinet-cells-v1";
-
-/// A QUIC connection whose handshake is complete and whose peer has proved its key.
-#[derive(Clone)]
-pub struct LinkUp {
-    /// The driver's number for it.
-    pub link: LinkId,
-    /// Our attempt that it fulfils; `None` when they dialled us.
-    pub dial: Option<DialId>,
-    /// The raw public key the peer proved in TLS. It is a relay's id only when the registry lists it.
-    pub peer: RelayId,
-    /// Which end we are.
-    pub role: Role,
-    /// 32 bytes from the TLS exporter under [`EXPORTER_LABEL`].
-    pub exporter: [u8; 32],
-    /// The cell channel's suite, agreed by ALPN (see spec chapter 30).
-    pub suite: Suite,
-    /// Where the peer's datagrams come from.
-    pub remote: SocketAddr,
-    /// Largest UDP payload the path takes, in bytes.
-    pub mtu: u16,
-}
 
 /// Consecutive datagrams of one size from one sender, as GRO delivers them. All of them carry a channel id this node
 /// knows ([`Node::is_cell`](super::Node::is_cell)); the last one may be shorter.

@@ -1,0 +1,325 @@
+//! Floor 1: whom we touch. A [`Links`] keeps every QUIC connection the driver reports, the sealed cell channel beside
+//! each, our dials and their back-off, and the requests that wait for a link or a reply. It acts by leaving
+//! [`Action`]s. Neighbours: `channel` seals and opens cells; above, `path` and `transit` put cells into links; `netdb`
+//! is on the same floor and unknown here.
+
+pub mod channel;
+pub mod request;
+
+use crate::crypto::seal::Suite;
+use crate::time::Time;
+use crate::wire::cell::{CHANNEL_ID, Size};
+use crate::wire::id::{PathId, RelayId};
+use channel::{Channel, Dropped, SHARDS};
+use core::time::Duration;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+
+/// A link as the driver numbers it; never reused within a run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// One attempt of ours to open a link; numbered by the node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DialId(pub u64);
+
+/// One request that waits for its reply. Requests of ours are numbered by the node, requests of others by the driver;
+/// the two number spaces do not meet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// Which end of the QUIC connection we are; bound into every channel key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// We dialled.
+    Initiator,
+    /// We were dialled.
+    Responder,
+}
+
+/// A QUIC connection whose handshake is complete and whose peer has proved its key.
+#[derive(Clone)]
+pub struct LinkUp {
+    /// The driver's number for it.
+    pub link: LinkId,
+    /// Our attempt that it fulfils; `None` when they dialled us.
+    pub dial: Option<DialId>,
+    /// The raw public key the peer proved in TLS. It is a relay's id only when the registry lists it.
+    pub peer: RelayId,
+    /// Which end we are.
+    pub role: Role,
+    /// 32 bytes from the TLS exporter.
+    pub exporter: [u8; 32],
+    /// The cell channel's suite, agreed by ALPN (see spec chapter 30).
+    pub suite: Suite,
+    /// Where the peer's datagrams come from.
+    pub remote: SocketAddr,
+    /// Largest UDP payload the path takes, in bytes.
+    pub mtu: u16,
+}
+
+/// Most cells staged for one peer before the rest is dropped; the driver drains after every input.
+pub const STAGED_MAX: usize = 8192;
+/// Most links at once.
+pub const LINKS_MAX: usize = 8192;
+const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+const BACKOFF_LAST: Duration = Duration::from_secs(60);
+
+/// What the link floor wants done.
+#[derive(Debug)]
+pub enum Action {
+    /// Open a link.
+    Dial {
+        /// Our number.
+        dial: DialId,
+        /// The key the peer must prove.
+        peer: RelayId,
+        /// Where.
+        addrs: Vec<SocketAddr>,
+    },
+    /// Close a link.
+    Hangup(LinkId),
+    /// Send a request.
+    Request {
+        /// On which link.
+        link: LinkId,
+        /// Our number.
+        ticket: Ticket,
+        /// Its bytes.
+        body: bytes::Bytes,
+        /// How long to wait.
+        patience: Duration,
+    },
+    /// A request will have no reply, since there is no link for it.
+    Unanswered(Ticket),
+}
+
+/// One live link.
+pub struct Link {
+    /// The key the peer proved.
+    pub peer: RelayId,
+    /// Whether the peer is a relay of the registry.
+    pub relay: bool,
+    /// Which end we are.
+    pub role: Role,
+    /// Where the peer is.
+    pub remote: SocketAddr,
+    channel: Channel,
+    staged: [Vec<u8>; 2],
+}
+
+struct Dial {
+    peer: RelayId,
+}
+
+/// Every link, dial and channel id of a node.
+#[derive(Default)]
+pub struct Links {
+    live: BTreeMap<LinkId, Link>,
+    by_peer: BTreeMap<RelayId, LinkId>,
+    channels: HashMap<[u8; CHANNEL_ID], (LinkId, u8)>,
+    dials: BTreeMap<DialId, Dial>,
+    backoff: BTreeMap<RelayId, (Time, Duration)>,
+    dirty: Vec<(LinkId, Size)>,
+    next_dial: u64,
+    requests: request::Requests,
+    actions: Vec<Action>,
+    /// Cells dropped because a peer's stage was full, the link gone, or its path too narrow.
+    pub dropped: u64,
+}
+
+impl Links {
+    /// Takes in a link; true when it is kept. A second link with the same relay is kept too (both may have dialled at
+    /// once), and the newer is used.
+    pub fn up(&mut self, up: &LinkUp, relay: bool) -> bool {
+        if self.live.len() >= LINKS_MAX || self.live.contains_key(&up.link) {
+            self.actions.push(Action::Hangup(up.link));
+            return false;
+        }
+        if let Some(dial) = up.dial {
+            self.dials.remove(&dial);
+        }
+        self.backoff.remove(&up.peer);
+        let channel = Channel::new(up.suite, up.role, &up.exporter);
+        for (shard, id) in channel.receiving_ids().into_iter().enumerate() {
+            self.channels.insert(id, (up.link, shard as u8));
+        }
+        let (peer, role, remote) = (up.peer, up.role, up.remote);
+        self.live.insert(up.link, Link { peer, relay, role, remote, channel, staged: [Vec::new(), Vec::new()] });
+        self.by_peer.insert(peer, up.link);
+        for queued in self.requests.unqueue(&peer) {
+            let request::Queued { ticket, body, patience } = queued;
+            self.actions.push(Action::Request { link: up.link, ticket, body, patience });
+        }
+        true
+    }
+
+    /// Forgets a link that is gone.
+    pub fn down(&mut self, id: LinkId) -> Option<Link> {
+        let link = self.live.remove(&id)?;
+        for channel in link.channel.receiving_ids() {
+            self.channels.remove(&channel);
+        }
+        if self.by_peer.get(&link.peer) == Some(&id) {
+            self.by_peer.remove(&link.peer);
+            let other = self.live.iter().rev().find(|(_, other)| other.peer == link.peer).map(|(id, _)| *id);
+            other.map(|other| self.by_peer.insert(link.peer, other));
+        }
+        Some(link)
+    }
+
+    /// A validated new address of a client.
+    pub fn moved(&mut self, id: LinkId, remote: SocketAddr) {
+        if let Some(link) = self.live.get_mut(&id).filter(|link| !link.relay) {
+            link.remote = remote;
+        }
+    }
+
+    /// A dial came to nothing: what waited for it is unanswered, and the next attempt waits longer.
+    pub fn dial_failed(&mut self, dial: DialId, now: Time) -> Option<RelayId> {
+        let peer = self.dials.remove(&dial)?.peer;
+        let wait = self.backoff.get(&peer).map_or(BACKOFF_FIRST, |(_, wait)| (*wait * 2).min(BACKOFF_LAST));
+        self.backoff.insert(peer, (now + wait, wait));
+        for queued in self.requests.unqueue(&peer) {
+            self.actions.push(Action::Unanswered(queued.ticket));
+        }
+        Some(peer)
+    }
+
+    /// Asks a relay something: at once when linked, after dialling otherwise. Unanswered at once while backing off.
+    pub fn request(
+        &mut self,
+        peer: RelayId,
+        addrs: Vec<SocketAddr>,
+        body: bytes::Bytes,
+        patience: Duration,
+        now: Time,
+    ) -> Ticket {
+        let ticket = self.requests.ticket();
+        if let Some(link) = self.by_peer.get(&peer) {
+            self.actions.push(Action::Request { link: *link, ticket, body, patience });
+        } else if self.dial(peer, addrs, now) && self.requests.queue(peer, request::Queued { ticket, body, patience }) {
+        } else {
+            self.actions.push(Action::Unanswered(ticket));
+        }
+        ticket
+    }
+
+    /// Starts a dial unless one is under way or too soon; true when a link may come of it.
+    pub fn dial(&mut self, peer: RelayId, addrs: Vec<SocketAddr>, now: Time) -> bool {
+        if self.dials.values().any(|dial| dial.peer == peer) {
+            return true;
+        }
+        if addrs.is_empty() || self.backoff.get(&peer).is_some_and(|(until, _)| now < *until) {
+            return false;
+        }
+        let dial = DialId(self.next_dial);
+        self.next_dial += 1;
+        self.dials.insert(dial, Dial { peer });
+        self.actions.push(Action::Dial { dial, peer, addrs });
+        true
+    }
+
+    /// Closes a link of ours.
+    pub fn hang_up(&mut self, id: LinkId) {
+        if self.down(id).is_some() {
+            self.actions.push(Action::Hangup(id));
+        }
+    }
+
+    /// What is to be done; empties the list.
+    pub fn actions(&mut self) -> Vec<Action> {
+        core::mem::take(&mut self.actions)
+    }
+
+    /// Which channel a datagram belongs to, if to any.
+    pub fn channel_of(&self, datagram: &[u8]) -> Option<(LinkId, u8)> {
+        let id = datagram.get(1..)?.first_chunk::<CHANNEL_ID>()?;
+        if datagram[0] & 0xc0 != 0x40 { None } else { self.channels.get(id).copied() }
+    }
+
+    /// Opens a received datagram in place: the link, the path's name, and the onion.
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub fn open<'a>(
+        &mut self,
+        datagram: &'a mut [u8],
+        now: Time,
+    ) -> Result<(LinkId, PathId, Size, &'a mut [u8]), Dropped> {
+        let (id, shard) = self.channel_of(datagram).ok_or(Dropped::Unknown)?;
+        let size = Size::of_datagram(datagram.len()).ok_or(Dropped::Size)?;
+        let link = self.live.get_mut(&id).ok_or(Dropped::Unknown)?;
+        let (path, onion) = link.channel.open(usize::from(shard), datagram, now)?;
+        Ok((id, path, size, onion))
+    }
+
+    /// Stages a cell for a link: `fill` writes the onion into a zeroed buffer, then the cell is sealed where it lies.
+    /// False when it had to be dropped.
+    pub fn put(&mut self, id: LinkId, path: PathId, size: Size, now: Time, fill: impl FnOnce(&mut [u8])) -> bool {
+        let Some(link) = self.live.get_mut(&id) else {
+            self.dropped += 1;
+            return false;
+        };
+        let staged = &mut link.staged[size as usize];
+        if staged.len() >= STAGED_MAX * size.datagram() {
+            self.dropped += 1;
+            return false;
+        }
+        if staged.is_empty() {
+            self.dirty.push((id, size));
+        }
+        let start = staged.len();
+        staged.resize(start + size.datagram(), 0);
+        let cell = &mut staged[start..];
+        fill(Channel::onion(cell));
+        link.channel.seal(0, path, cell, now);
+        true
+    }
+
+    /// The next run of sealed cells to send, lent until it is given back with [`Links::sent`].
+    pub fn take_run(&mut self) -> Option<(SocketAddr, Size, LinkId, Vec<u8>)> {
+        loop {
+            let (id, size) = self.dirty.pop()?;
+            if let Some(link) = self.live.get_mut(&id) {
+                return Some((link.remote, size, id, core::mem::take(&mut link.staged[size as usize])));
+            }
+        }
+    }
+
+    /// Gives a sent run's buffer back, so that its memory is used again.
+    pub fn give_back(&mut self, id: LinkId, size: Size, mut bytes: Vec<u8>) {
+        bytes.clear();
+        if let Some(link) = self.live.get_mut(&id)
+            && link.staged[size as usize].is_empty()
+        {
+            link.staged[size as usize] = bytes;
+        }
+    }
+
+    /// The live link to a relay.
+    pub fn to(&self, peer: &RelayId) -> Option<LinkId> {
+        self.by_peer.get(peer).copied()
+    }
+
+    /// A live link.
+    pub fn get(&self, id: LinkId) -> Option<&Link> {
+        self.live.get(&id)
+    }
+
+    /// All live links, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+        self.live.iter().map(|(id, link)| (*id, link))
+    }
+
+    /// How many of the live links are with relays.
+    pub fn relays(&self) -> usize {
+        self.by_peer.values().filter(|id| self.live.get(id).is_some_and(|link| link.relay)).count()
+    }
+
+    /// How many receiving channel ids are known (bounded by links and shards).
+    pub fn channel_ids(&self) -> usize {
+        debug_assert_eq!(self.channels.len(), self.live.len() * SHARDS);
+        self.channels.len()
+    }
+}

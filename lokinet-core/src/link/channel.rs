@@ -1,0 +1,296 @@
+//! The sealed cell channel of one link (spec chapter 30). On the wire a cell looks like a QUIC short-header packet:
+//!
+//! ```text
+//! flags (1: 01000p11, low five bits masked) ‖ channel id (8) ‖ number (4, masked) ‖ AEAD(path id (4) ‖ onion) ‖ tag (16)
+//! ```
+//!
+//! Each direction has [`SHARDS`] sub-channels with keys, counters and ids of their own, so that as many cores can send
+//! without sharing a counter. A sub-channel ratchets its key after 2^22 cells or ten minutes; bit `p` is the key's
+//! generation modulo 2. Neighbours: `link` finds the channel and stages what is sealed here.
+
+use super::Role;
+use crate::crypto::kdf;
+use crate::crypto::seal::{Key, Mask, Suite, TAG};
+use crate::crypto::window::Window;
+use crate::time::Time;
+use crate::wire::cell::{CHANNEL_ID, HEADER, PATH_ID};
+use crate::wire::id::PathId;
+use core::time::Duration;
+use zeroize::Zeroizing;
+
+/// Sub-channels in each direction.
+pub const SHARDS: usize = 8;
+/// Cells after which a sub-channel's key is ratcheted.
+pub const REKEY_CELLS: u32 = 1 << 22;
+/// Time after which a sub-channel's key is ratcheted.
+pub const REKEY_TIME: Duration = Duration::from_secs(600);
+/// Fewest cells under one key.
+pub const REKEY_AFTER: u32 = 256;
+/// How long the key before the current one still opens cells.
+pub const REKEY_GRACE: Duration = Duration::from_secs(10);
+
+const FIXED: u8 = 0x43;
+const PHASE: u8 = 0x04;
+
+/// Why a datagram was dropped. Counted, never told to anyone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dropped {
+    /// No channel has this id.
+    Unknown,
+    /// Not one of the two sizes.
+    Size,
+    /// Seen before, or older than the window.
+    Replayed,
+    /// Not made by the peer, or changed on the way.
+    Forged,
+}
+
+/// Both directions of a link's cells.
+pub struct Channel {
+    suite: Suite,
+    sending: [Sub; SHARDS],
+    receiving: [Sub; SHARDS],
+}
+
+/// A sub-channel: its id at once, its keys when first used.
+struct Sub {
+    id: [u8; CHANNEL_ID],
+    secret: Zeroizing<[u8; 32]>,
+    state: Option<Box<State>>,
+}
+
+struct State {
+    mask: Mask,
+    generation: u32,
+    current: (Key, Window),
+    previous: Option<(Key, Window, Time)>,
+    /// The secret of the next generation.
+    next: Zeroizing<[u8; 32]>,
+    number: u32,
+    began: Time,
+}
+
+impl Sub {
+    fn new(suite: Suite, exporter: &[u8; 32], sender: Role, shard: usize) -> Sub {
+        let direction: &[u8] = match sender {
+            Role::Initiator => b"initiator sends",
+            Role::Responder => b"responder sends",
+        };
+        let parts: [&[u8]; 3] = [direction, &[shard as u8], &[suite.code()]];
+        let id = *kdf::expand(exporter, "channel id", &parts);
+        Sub { id, secret: kdf::expand(exporter, "channel", &parts), state: None }
+    }
+
+    fn state(&mut self, suite: Suite, now: Time) -> &mut State {
+        self.state.get_or_insert_with(|| {
+            let first = core::mem::take(&mut self.secret);
+            Box::new(State {
+                mask: Mask::new(suite, &kdf::expand(&first, "channel header", &[])),
+                generation: 0,
+                current: (Key::new(suite, &first), Window::default()),
+                previous: None,
+                next: kdf::expand(&first, "channel ratchet", &[]),
+                number: 0,
+                began: now,
+            })
+        })
+    }
+}
+
+impl State {
+    fn ratchet(&mut self, key: Key, window: Window, now: Time) {
+        let (old, seen) = core::mem::replace(&mut self.current, (key, window));
+        self.previous = Some((old, seen, now + REKEY_GRACE));
+        self.next = kdf::expand(&self.next, "channel ratchet", &[]);
+        self.generation = self.generation.wrapping_add(1);
+        self.number = 0;
+        self.began = now;
+    }
+}
+
+impl Channel {
+    /// The channel of a link whose TLS exporter gave these 32 bytes, seen from the end with this role.
+    pub fn new(suite: Suite, role: Role, exporter: &[u8; 32]) -> Channel {
+        let other = match role {
+            Role::Initiator => Role::Responder,
+            Role::Responder => Role::Initiator,
+        };
+        Channel {
+            suite,
+            sending: core::array::from_fn(|shard| Sub::new(suite, exporter, role, shard)),
+            receiving: core::array::from_fn(|shard| Sub::new(suite, exporter, other, shard)),
+        }
+    }
+
+    /// The ids the peer's cells will carry, by shard.
+    pub fn receiving_ids(&self) -> [[u8; CHANNEL_ID]; SHARDS] {
+        core::array::from_fn(|shard| self.receiving[shard].id)
+    }
+
+    /// Where the onion lies in a datagram.
+    pub fn onion(cell: &mut [u8]) -> &mut [u8] {
+        let end = cell.len().saturating_sub(TAG);
+        cell.get_mut(HEADER + PATH_ID..end).unwrap_or_default()
+    }
+
+    /// Seals a datagram in place; its onion is already there.
+    pub fn seal(&mut self, shard: usize, path: PathId, cell: &mut [u8], now: Time) {
+        let suite = self.suite;
+        let sub = &mut self.sending[shard % SHARDS];
+        let id = sub.id;
+        let state = sub.state(suite, now);
+        // A key is left only after enough cells that a peer cannot have lost them all and be two generations behind.
+        let aged = state.number >= REKEY_AFTER && now.since(state.began) >= REKEY_TIME;
+        if state.number >= REKEY_CELLS || aged {
+            let key = Key::new(suite, &state.next);
+            state.ratchet(key, Window::default(), now);
+            state.previous = None;
+        }
+        let number = state.number;
+        state.number += 1;
+        let flags = FIXED | if state.generation % 2 == 1 { PHASE } else { 0 };
+        let (head, body) = cell.split_at_mut(HEADER);
+        head[0] = flags;
+        head[1..1 + CHANNEL_ID].copy_from_slice(&id);
+        head[1 + CHANNEL_ID..].copy_from_slice(&number.to_be_bytes());
+        body[..PATH_ID].copy_from_slice(&path.0.to_be_bytes());
+        state.current.0.seal(number.into(), head, body);
+        let mask = state.mask.mask(body);
+        head[0] ^= mask[0] & 0x1f;
+        for (byte, mask) in head[1 + CHANNEL_ID..].iter_mut().zip(&mask[1..]) {
+            *byte ^= mask;
+        }
+    }
+
+    /// Opens a datagram in place: the path's name and the onion.
+    ///
+    /// # Errors
+    /// Why it is dropped; nothing has changed then.
+    pub fn open<'a>(&mut self, shard: usize, cell: &'a mut [u8], now: Time) -> Result<(PathId, &'a mut [u8]), Dropped> {
+        let suite = self.suite;
+        let state = self.receiving[shard % SHARDS].state(suite, now);
+        let (head, body) = cell.split_at_mut_checked(HEADER).ok_or(Dropped::Size)?;
+        let mask = state.mask.mask(body);
+        head[0] ^= mask[0] & 0x1f;
+        let mut number = [0; 4];
+        for (i, byte) in head[1 + CHANNEL_ID..].iter_mut().enumerate() {
+            *byte ^= mask[1 + i];
+            number[i] = *byte;
+        }
+        let number = u64::from(u32::from_be_bytes(number));
+        if head[0] & !PHASE != FIXED {
+            return Err(Dropped::Forged);
+        }
+        let odd = head[0] & PHASE != 0;
+        if odd == (state.generation % 2 == 1) {
+            let (key, window) = &mut state.current;
+            open(key, window, number, head, body)?;
+        } else {
+            match &mut state.previous {
+                // Inside the grace the other phase means the generation before: senders do not ratchet that fast.
+                Some((key, window, until)) if now < *until => open(key, window, number, head, body)?,
+                _ => {
+                    let (key, mut window) = (Key::new(suite, &state.next), Window::default());
+                    open(&key, &mut window, number, head, body)?;
+                    state.ratchet(key, window, now);
+                }
+            }
+        }
+        let end = body.len() - TAG;
+        let (path, onion) = body[..end].split_at_mut(PATH_ID);
+        let path = path.try_into().map(u32::from_be_bytes).map_err(|_| Dropped::Size)?;
+        Ok((PathId(path), onion))
+    }
+}
+
+fn open(key: &Key, window: &mut Window, number: u64, head: &[u8], body: &mut [u8]) -> Result<(), Dropped> {
+    if body.len() < PATH_ID + TAG {
+        return Err(Dropped::Size);
+    }
+    if !window.is_fresh(number) {
+        return Err(Dropped::Replayed);
+    }
+    if !key.open(number, head, body) {
+        return Err(Dropped::Forged);
+    }
+    window.mark(number);
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::wire::cell::Size;
+
+    fn pair(suite: Suite) -> (Channel, Channel) {
+        (Channel::new(suite, Role::Initiator, &[1; 32]), Channel::new(suite, Role::Responder, &[1; 32]))
+    }
+
+    fn sealed(channel: &mut Channel, shard: usize, size: Size, text: u8, now: Time) -> Vec<u8> {
+        let mut cell = vec![0; size.datagram()];
+        Channel::onion(&mut cell).fill(text);
+        channel.seal(shard, PathId(text.into()), &mut cell, now);
+        cell
+    }
+
+    fn at(secs: u64) -> Time {
+        Time::from_nanos(secs * 1_000_000_000)
+    }
+
+    #[test]
+    fn both_ways_every_shard_every_size() {
+        for suite in [Suite::Aes, Suite::ChaCha] {
+            let (mut a, mut b) = pair(suite);
+            assert_ne!(a.receiving_ids(), b.receiving_ids());
+            for shard in 0..SHARDS {
+                for size in [Size::Small, Size::Full] {
+                    let mut up = sealed(&mut a, shard, size, 7, at(1));
+                    assert_eq!(up[1..9], b.receiving_ids()[shard]);
+                    assert_eq!(up[0] & 0xc0, 0x40, "looks like a QUIC short header");
+                    let (path, onion) = b.open(shard, &mut up, at(1)).unwrap();
+                    assert_eq!((path, onion.len(), onion[0]), (PathId(7), size.onion(), 7));
+                    let mut down = sealed(&mut b, shard, size, 8, at(1));
+                    assert_eq!(a.open(shard, &mut down, at(1)).unwrap().0, PathId(8));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn replays_and_every_flipped_bit_are_dropped() {
+        let (mut a, mut b) = pair(Suite::Aes);
+        let cell = sealed(&mut a, 0, Size::Small, 1, at(1));
+        for bit in 0..cell.len() * 8 {
+            // The channel id is what the table looks up, the top two bits what marks a short header.
+            if (8..72).contains(&bit) {
+                continue;
+            }
+            let mut bent = cell.clone();
+            bent[bit / 8] ^= 1 << (bit % 8);
+            assert!(b.open(0, &mut bent, at(1)).is_err(), "bit {bit}");
+        }
+        assert!(b.open(0, &mut cell.clone(), at(1)).is_ok());
+        assert_eq!(b.open(0, &mut cell.clone(), at(1)).err(), Some(Dropped::Replayed));
+    }
+
+    #[test]
+    fn the_key_ratchets_and_late_cells_still_open() {
+        let (mut a, mut b) = pair(Suite::Aes);
+        let mut first = sealed(&mut a, 0, Size::Small, 1, at(1));
+        let late = sealed(&mut a, 0, Size::Small, 2, at(1));
+        b.open(0, &mut first, at(1)).unwrap();
+        for _ in 0..REKEY_AFTER {
+            sealed(&mut a, 0, Size::Small, 1, at(2));
+        }
+        let mut new = sealed(&mut a, 0, Size::Small, 3, at(700));
+        b.open(0, &mut new, at(700)).unwrap();
+        assert!(b.open(0, &mut late.clone(), at(701)).is_ok());
+        for _ in 0..REKEY_AFTER {
+            sealed(&mut a, 0, Size::Small, 1, at(702));
+        }
+        let mut newer = sealed(&mut a, 0, Size::Small, 4, at(1400));
+        b.open(0, &mut newer, at(1400)).unwrap();
+        assert_eq!(b.receiving[0].state.as_ref().unwrap().generation, 2);
+    }
+}
