@@ -4,5 +4,7 @@ pub mod flow;
 pub mod link;
 pub mod netdb;
 pub mod node;
+pub mod path;
 pub mod time;
+pub mod transit;
 pub mod wire;

@@ -23,6 +23,8 @@ pub const COUNTER: usize = 5;
 pub const OVERHEAD: usize = COUNTER + 1 + TAG;
 /// Where the type byte lies in a layer; the body follows it.
 pub const TYPE_AT: usize = COUNTER;
+/// Where the body lies in a layer, and so how far an inner layer lies behind its outer one.
+pub const BODY_AT: usize = COUNTER + 1;
 /// The longest an epoch is used for sealing.
 pub const EPOCH_TIME: Duration = Duration::from_secs(120);
 /// How long the epoch before the current one can still be opened.

@@ -1,0 +1,367 @@
+//! Floor 2: paths we own. A [`Paths`] builds them, keeps their layers, carries control messages to their hops, watches
+//! whether they live, and ends them. It never decides how many there should be (`pool` does) nor what they are for
+//! (`session` does). Neighbours: `transit` is the same thing seen by the hops, and unknown here; `link` carries the
+//! cells.
+
+pub mod build;
+pub mod layers;
+pub mod live;
+pub mod pool;
+
+use crate::crypto::random::Chance;
+use crate::link::{LinkId, Links, Ticket};
+use crate::time::{Now, Time};
+use crate::wire::build::Purpose;
+use crate::wire::cell::{Kind, Size};
+use crate::wire::contact::Contact;
+use crate::wire::control::{Ask, Tell};
+use crate::wire::id::{PathId, RelayId};
+use build::Building;
+use bytes::Bytes;
+use core::time::Duration;
+use live::Live;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A path of ours, by a number that is never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PathKey(pub u64);
+
+/// A question put to a hop, by a number that is never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AskId(pub u64);
+
+/// Most paths at once, building and live.
+pub const PATHS_MAX: usize = 1024;
+/// How long a build may take before it has failed.
+pub const BUILD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What became of a path or a question.
+#[derive(Debug)]
+pub enum Action {
+    /// A build succeeded.
+    Live(PathKey),
+    /// A path is no more, built or not; `born` says whether it ever lived.
+    Ended {
+        /// Which.
+        key: PathKey,
+        /// Whether it ever lived.
+        born: bool,
+        /// What its last hop was to do.
+        purpose: Purpose,
+    },
+    /// A hop answered.
+    Answered(AskId, Tell),
+    /// A hop did not answer, or its path ended first.
+    Unanswered(AskId),
+    /// A hop told us something unasked.
+    Told(PathKey, Tell),
+}
+
+enum Path {
+    Building(Building),
+    Live(Box<Live>),
+}
+
+/// A cell that came up a path and was meant for us.
+pub struct Arrived<'a> {
+    /// The path.
+    pub path: PathKey,
+    /// The `Data` body.
+    pub body: &'a mut [u8],
+}
+
+/// All paths of a node.
+pub struct Paths {
+    chance: Chance,
+    lifetime: Duration,
+    table: BTreeMap<PathKey, Path>,
+    wire: HashMap<(LinkId, PathId), PathKey>,
+    tickets: BTreeMap<Ticket, PathKey>,
+    next: u64,
+    actions: Vec<Action>,
+    /// Cells that no path of ours could open.
+    pub dropped: u64,
+    /// Builds begun, and builds that failed.
+    pub builds: (u64, u64),
+}
+
+impl Paths {
+    /// No paths yet; new ones will live so long.
+    pub fn new(chance: Chance, lifetime: Duration) -> Paths {
+        Paths {
+            chance,
+            lifetime,
+            table: BTreeMap::new(),
+            wire: HashMap::new(),
+            tickets: BTreeMap::new(),
+            next: 0,
+            actions: Vec::new(),
+            dropped: 0,
+            builds: (0, 0),
+        }
+    }
+
+    /// Begins to build over these hops, first hop first. The rider goes to the service behind the pivot. `None` when
+    /// there are too many paths or a hop's key is malformed.
+    pub fn build(
+        &mut self,
+        hops: Vec<Arc<Contact>>,
+        purpose: Purpose,
+        rider: Option<&[u8]>,
+        links: &mut Links,
+        now: Now,
+    ) -> Option<PathKey> {
+        if self.table.len() >= PATHS_MAX {
+            return None;
+        }
+        // No two paths of one client end together: that would show they belong together.
+        let lifetime = self.chance.between(self.lifetime.mul_f32(0.8), self.lifetime);
+        let (building, request) = Building::begin(hops, purpose, rider, lifetime, now, &mut self.chance)?;
+        let first = building.first();
+        let ticket = links.request(first.id, first.card.addrs.list(), request, BUILD_PATIENCE, now.mono);
+        self.next += 1;
+        let key = PathKey(self.next);
+        self.tickets.insert(ticket, key);
+        self.table.insert(key, Path::Building(building));
+        self.builds.0 += 1;
+        Some(key)
+    }
+
+    /// The reply to a build of ours, or none; false when the ticket is not one of a build.
+    pub fn reply(
+        &mut self,
+        ticket: Ticket,
+        reply: Option<Bytes>,
+        links: &mut Links,
+        now: Time,
+        verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>),
+    ) -> bool {
+        let Some(key) = self.tickets.remove(&ticket) else { return false };
+        let Some(Path::Building(building)) = self.table.remove(&key) else { return true };
+        let hops: Vec<Arc<Contact>> = building.hops().to_vec();
+        let purpose = building.purpose();
+        let link = links.to(&hops[0].id);
+        match (link, building.finish(reply.as_deref(), link, now)) {
+            (Some(_), Ok((live, held))) => {
+                verdict(&hops, None);
+                let wire = live.first();
+                self.wire.insert(wire, key);
+                self.table.insert(key, Path::Live(Box::new(live)));
+                self.actions.push(Action::Live(key));
+                // The held cells are opened by the caller's next look: they came before the reply.
+                if let Some(Path::Live(live)) = self.table.get_mut(&key) {
+                    live.held = held;
+                }
+            }
+            (_, Err(blamed)) => {
+                verdict(&hops, Some(blamed));
+                self.builds.1 += 1;
+                self.actions.push(Action::Ended { key, born: false, purpose });
+            }
+            (None, Ok(_)) => {
+                self.builds.1 += 1;
+                self.actions.push(Action::Ended { key, born: false, purpose });
+            }
+        }
+        true
+    }
+
+    /// Sends a `Data` body over a live path; `fill` writes it. False when the path is not live or the cell was dropped.
+    pub fn send(
+        &mut self,
+        key: PathKey,
+        size: Size,
+        links: &mut Links,
+        now: Time,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> bool {
+        let Some(Path::Live(live)) = self.table.get_mut(&key) else { return false };
+        live.send(size, Kind::Data, links, now, fill)
+    }
+
+    /// Opens a cell that came on a link, in place; a `Data` body is given back, the rest is dealt with here.
+    pub fn receive<'a>(
+        &mut self,
+        link: LinkId,
+        path: PathId,
+        size: Size,
+        onion: &'a mut [u8],
+        now: Time,
+    ) -> Option<Arrived<'a>> {
+        let Some(key) = self.wire.get(&(link, path)).copied() else {
+            self.hold(path, size, onion);
+            return None;
+        };
+        let Some(Path::Live(live)) = self.table.get_mut(&key) else { return None };
+        match live.receive(size, onion, now) {
+            Ok(live::Received::Data(body)) => Some(Arrived { path: key, body }),
+            Ok(live::Received::Told(tell)) => {
+                self.told(key, tell);
+                None
+            }
+            Ok(live::Received::Answer(id, tell)) => {
+                self.actions.push(Action::Answered(id, tell));
+                None
+            }
+            Ok(live::Received::Nothing) => None,
+            Err(_) => {
+                self.dropped += 1;
+                None
+            }
+        }
+    }
+
+    /// Cells that arrived before their path's reply, oldest first, with where they came from.
+    pub fn take_held(&mut self, key: PathKey) -> Vec<((LinkId, PathId), Size, Vec<u8>)> {
+        let Some(Path::Live(live)) = self.table.get_mut(&key) else { return Vec::new() };
+        let wire = live.first();
+        core::mem::take(&mut live.held).into_iter().map(|(size, onion)| (wire, size, onion)).collect()
+    }
+
+    fn hold(&mut self, path: PathId, size: Size, onion: &[u8]) {
+        let building = self.table.values_mut().find_map(|path_| match path_ {
+            Path::Building(building) if building.wire() == path => Some(building),
+            _ => None,
+        });
+        if !building.is_some_and(|building| building.hold(size, onion)) {
+            self.dropped += 1;
+        }
+    }
+
+    fn told(&mut self, key: PathKey, tell: Tell) {
+        match tell {
+            Tell::Closed => self.end(key),
+            tell => self.actions.push(Action::Told(key, tell)),
+        }
+    }
+
+    /// Puts a question to a live path's last hop; `None` when the path is not live or has too many open.
+    pub fn ask(&mut self, key: PathKey, ask: &Ask, links: &mut Links, now: Time) -> Option<AskId> {
+        let Some(Path::Live(live)) = self.table.get_mut(&key) else { return None };
+        self.next += 1;
+        let id = AskId(self.next);
+        live.ask(id, ask, &mut self.chance, links, now).then_some(id)
+    }
+
+    /// Ends a path of ours and tells its hops.
+    pub fn close(&mut self, key: PathKey, links: &mut Links, now: Time) {
+        if let Some(Path::Live(live)) = self.table.get_mut(&key) {
+            live.say_close(&mut self.chance, links, now);
+        }
+        self.end(key);
+    }
+
+    fn end(&mut self, key: PathKey) {
+        let (born, purpose) = match self.table.remove(&key) {
+            None => return,
+            Some(Path::Building(building)) => (false, building.purpose()),
+            Some(Path::Live(live)) => {
+                self.wire.remove(&live.first());
+                self.actions.extend(live.open_asks().map(Action::Unanswered));
+                (true, live.purpose())
+            }
+        };
+        self.actions.push(Action::Ended { key, born, purpose });
+    }
+
+    /// A link is gone, and every path that began with it.
+    pub fn link_down(&mut self, link: LinkId) {
+        let gone: Vec<PathKey> = self
+            .table
+            .iter()
+            .filter(|(_, path)| matches!(path, Path::Live(live) if live.first().0 == link))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in gone {
+            self.end(key);
+        }
+    }
+
+    /// When to call [`Paths::wake`].
+    pub fn next_wake(&self) -> Option<Time> {
+        let live = |path: &Path| match path {
+            Path::Building(_) => None,
+            Path::Live(live) => Some(live.next_wake()),
+        };
+        self.table.values().filter_map(live).min()
+    }
+
+    /// Repeats questions, probes what went silent, ends what is dead or old.
+    pub fn wake(&mut self, links: &mut Links, now: Time, verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>)) {
+        let due: Vec<PathKey> = self
+            .table
+            .iter()
+            .filter(|(_, path)| matches!(path, Path::Live(live) if live.next_wake() <= now))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in due {
+            let Some(Path::Live(live)) = self.table.get_mut(&key) else { continue };
+            self.next += 1;
+            let outcome = live.wake(AskId(self.next), &mut self.chance, links, now);
+            self.actions.extend(outcome.unanswered.into_iter().map(Action::Unanswered));
+            match outcome.end {
+                None => {}
+                Some(live::End::Old) => self.close(key, links, now),
+                Some(live::End::Silent) => {
+                    // Nobody knows which hop failed: all of them are suspected a little.
+                    for index in 0..live.hops().len() {
+                        verdict(live.hops(), Some(index));
+                    }
+                    self.end(key);
+                }
+            }
+        }
+    }
+
+    /// What happened; empties the list.
+    pub fn actions(&mut self) -> Vec<Action> {
+        core::mem::take(&mut self.actions)
+    }
+
+    /// A live path.
+    pub fn live(&self, key: PathKey) -> Option<&Live> {
+        match self.table.get(&key) {
+            Some(Path::Live(live)) => Some(live),
+            _ => None,
+        }
+    }
+
+    /// All live paths, oldest first.
+    pub fn all_live(&self) -> impl Iterator<Item = (PathKey, &Live)> {
+        self.table.iter().filter_map(|(key, path)| match path {
+            Path::Live(live) => Some((*key, &**live)),
+            Path::Building(_) => None,
+        })
+    }
+
+    /// All paths being built: their hops and what for.
+    pub fn all_building(&self) -> impl Iterator<Item = (PathKey, &[Arc<Contact>], Purpose)> {
+        self.table.iter().filter_map(|(key, path)| match path {
+            Path::Building(building) => Some((*key, building.hops(), building.purpose())),
+            Path::Live(_) => None,
+        })
+    }
+
+    /// The relays that are last hops of live or building paths.
+    pub fn pivots(&self) -> Vec<RelayId> {
+        let live = self.all_live().map(|(_, live)| live.pivot());
+        live.chain(self.all_building().filter_map(|(_, hops, _)| hops.last().map(|hop| hop.id))).collect()
+    }
+
+    /// A live path drawn at random for a question of ours; not one joined to somebody.
+    pub fn any(&mut self) -> Option<PathKey> {
+        let keys: Vec<PathKey> = self
+            .all_live()
+            .filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)))
+            .map(|(key, _)| key)
+            .collect();
+        let at = self.chance.below(keys.len().max(1) as u64) as usize;
+        keys.get(at).copied()
+    }
+
+    /// The generator of this floor, for choosing hops.
+    pub fn chance(&mut self) -> &mut Chance {
+        &mut self.chance
+    }
+}

@@ -1,0 +1,66 @@
+//! How many paths to keep, and when to renew: a pure decision over what is there. Renewals are staggered by each path's
+//! own drawn time, failures slow the next attempt. Neighbours: `path` builds, `node` asks this at every wake.
+
+use super::Paths;
+use crate::time::Time;
+use crate::wire::build::Purpose;
+use core::time::Duration;
+
+/// A path with less than this part of its life left is replaced.
+pub const RENEW_AT: f32 = 0.25;
+/// Most builds of the pool under way at once.
+pub const BUILDING_MAX: usize = 4;
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const PAUSE_LAST: Duration = Duration::from_secs(10);
+
+/// The wish for a number of paths.
+pub struct Pool {
+    wanted: usize,
+    renew: Duration,
+    next: Time,
+    pause: Duration,
+}
+
+impl Pool {
+    /// Keep so many; paths live so long.
+    pub fn new(wanted: usize, lifetime: Duration, now: Time) -> Pool {
+        Pool { wanted, renew: lifetime.mul_f32(RENEW_AT), next: now, pause: PAUSE_FIRST }
+    }
+
+    /// How many builds to begin now.
+    pub fn missing(&self, paths: &Paths, now: Time) -> usize {
+        if now < self.next {
+            return 0;
+        }
+        let fresh = paths
+            .all_live()
+            .filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)) && live.expires() > now + self.renew)
+            .count();
+        let building = paths.all_building().filter(|(_, _, purpose)| !matches!(purpose, Purpose::Join(_))).count();
+        self.wanted.saturating_sub(fresh + building).min(BUILDING_MAX.saturating_sub(building))
+    }
+
+    /// A build succeeded.
+    pub fn worked(&mut self) {
+        self.pause = PAUSE_FIRST;
+    }
+
+    /// A build failed or could not begin: wait before the next.
+    pub fn failed(&mut self, now: Time) {
+        self.next = now + self.pause;
+        self.pause = (self.pause * 2).min(PAUSE_LAST);
+    }
+
+    /// When the number may be short again.
+    pub fn next_wake(&self, paths: &Paths, now: Time) -> Option<Time> {
+        if now < self.next {
+            return Some(self.next);
+        }
+        let renewals = paths
+            .all_live()
+            .filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)))
+            .map(|(_, live)| Time::from_nanos(live.expires().nanos().saturating_sub(self.renew.as_nanos() as u64)))
+            .filter(|at| *at > now);
+        renewals.min()
+    }
+}
