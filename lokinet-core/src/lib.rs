@@ -5,6 +5,7 @@ pub mod link;
 pub mod netdb;
 pub mod node;
 pub mod path;
+pub mod session;
 pub mod time;
 pub mod transit;
 pub mod wire;

@@ -1,0 +1,650 @@
+//! Floor 3: conversations. A [`Sessions`] finds services and calls them (`call`, `lookup`), publishes ours and answers
+//! callers (`publish`, `answer`), and keeps the conversations that came of it (`convo`) moving while paths come and
+//! go. Neighbours: `path` carries everything; `flow` turns what arrives into IP packets; both ends of a conversation
+//! are this same file.
+
+pub mod answer;
+pub mod call;
+pub mod convo;
+pub mod lookup;
+pub mod publish;
+
+use crate::crypto::key::Identity;
+use crate::crypto::random::Chance;
+use crate::crypto::seal::Suite;
+use crate::link::Links;
+use crate::netdb::Netdb;
+use crate::netdb::select::{self, Want};
+use crate::path::{Arrived, AskId, PathKey, Paths};
+use crate::time::{Now, Time};
+use crate::wire::build::Purpose;
+use crate::wire::control::Tell;
+use crate::wire::fragment::{Assembler, Fragment};
+use crate::wire::id::{CallerId, RelayId, SessionId};
+use crate::wire::introset::Lease;
+use crate::wire::session::{self, Frame, HELLO, WELCOME};
+use call::{Call, Stage};
+use convo::{Convo, Route};
+use core::time::Duration;
+use lookup::{Lookup, Outcome};
+use std::collections::BTreeMap;
+
+/// Most conversations at once.
+pub const CONVOS_MAX: usize = 4096;
+/// Most calls under way at once.
+pub const CALLS_MAX: usize = 256;
+/// Most handshakes whose fragments are being collected.
+pub const COLLECTING_MAX: usize = 256;
+/// A conversation without packets for so long is closed.
+pub const IDLE: Duration = Duration::from_secs(600);
+/// A conversation that hears nothing for so long, on any route, is given up.
+pub const LOST: Duration = Duration::from_secs(60);
+/// How many joined paths a caller keeps to a service it talks with.
+pub const ROUTES: usize = 2;
+const REJOIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// The other end of a conversation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Remote {
+    /// One who proved to have this address, or whom we called by it.
+    Address([u8; 32]),
+    /// A caller who stayed anonymous, by our number for the conversation.
+    Anonymous(u32),
+}
+
+impl core::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Remote(..)")
+    }
+}
+
+/// Why a call came to nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failed {
+    /// No relay that should have its introset has one.
+    NotFound,
+    /// It is published, and no way to it worked.
+    Unreachable,
+    /// Too many calls at once.
+    Busy,
+}
+
+/// What the session floor reports.
+#[derive(Debug)]
+pub enum Action {
+    /// A conversation is open; packets will flow.
+    Open(Remote),
+    /// A call came to nothing.
+    Failed(Remote, Failed),
+    /// A conversation is over.
+    Closed(Remote),
+    /// Our introset is stored by at least one relay.
+    Published,
+}
+
+/// The floors below, lent for one step.
+pub struct Road<'a> {
+    /// Paths of ours.
+    pub paths: &'a mut Paths,
+    /// Links.
+    pub links: &'a mut Links,
+    /// Relays.
+    pub netdb: &'a Netdb,
+    /// Our guards, best first.
+    pub guards: &'a [RelayId],
+    /// Hops from us to a pivot.
+    pub hops: usize,
+    /// What time it is.
+    pub now: Now,
+}
+
+impl Road<'_> {
+    fn join(&mut self, lease: &Lease, rider: Option<&[u8]>) -> Option<PathKey> {
+        let want = Want { hops: self.hops, guards: self.guards, pivot: Some(lease.pivot), avoid: &[] };
+        let hops = select::select(self.netdb, &want, self.paths.chance())?;
+        self.paths.build(hops, Purpose::Join(lease.token), rider, self.links, self.now)
+    }
+}
+
+enum Asked {
+    Lookup([u8; 32], RelayId),
+    Store,
+}
+
+/// Who a joined path is for.
+#[derive(Clone, Copy)]
+enum Joining {
+    Call([u8; 32]),
+    Convo(SessionId),
+}
+
+/// Everything a client says and hears end to end.
+pub struct Sessions {
+    identity: Identity,
+    reachable: bool,
+    suite: Suite,
+    chance: Chance,
+    answering: answer::Door,
+    publishing: publish::Publisher,
+    convos: BTreeMap<SessionId, Convo>,
+    by_remote: BTreeMap<Remote, SessionId>,
+    calls: BTreeMap<[u8; 32], Call>,
+    lookups: BTreeMap<[u8; 32], Lookup>,
+    joining: BTreeMap<PathKey, Joining>,
+    collecting: BTreeMap<(PathKey, CallerId), Assembler>,
+    asked: BTreeMap<AskId, Asked>,
+    dirty: Vec<SessionId>,
+    actions: Vec<Action>,
+    /// Bodies that belonged to no conversation or were not authentic.
+    pub dropped: u64,
+}
+
+impl Sessions {
+    /// The sessions of one identity. Unreachable ones publish nothing and call anonymously.
+    pub fn new(identity: Identity, reachable: bool, suite: Suite, mut chance: Chance, now: Now) -> Sessions {
+        let answering = answer::Door::new(&mut chance, now.wall);
+        Sessions {
+            identity,
+            reachable,
+            suite,
+            answering,
+            publishing: publish::Publisher::new(now),
+            chance,
+            convos: BTreeMap::new(),
+            by_remote: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            joining: BTreeMap::new(),
+            collecting: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            dirty: Vec::new(),
+            actions: Vec::new(),
+            dropped: 0,
+        }
+    }
+
+    /// Our address.
+    pub fn address(&self) -> [u8; 32] {
+        self.identity.public()
+    }
+
+    /// Whether paths should be made for callers to meet us.
+    pub fn reachable(&self) -> bool {
+        self.reachable
+    }
+
+    /// What happened; empties the list.
+    pub fn actions(&mut self) -> Vec<Action> {
+        core::mem::take(&mut self.actions)
+    }
+
+    /// Whether a conversation with this remote is open.
+    pub fn is_open(&self, remote: &Remote) -> bool {
+        self.by_remote.contains_key(remote)
+    }
+
+    /// Begins a call unless one is under way or its conversation is open; the outcome comes as an action.
+    pub fn call(&mut self, address: [u8; 32], road: &mut Road<'_>) {
+        if self.by_remote.contains_key(&Remote::Address(address)) || self.calls.contains_key(&address) {
+            return;
+        }
+        if self.calls.len() >= CALLS_MAX || address == self.address() {
+            self.actions.push(Action::Failed(Remote::Address(address), Failed::Busy));
+            return;
+        }
+        self.calls.insert(address, Call::new(road.now.mono));
+        self.look_up(address, road);
+    }
+
+    /// Sends an IP packet without its addresses: at the end of the batch, or when the call it starts succeeds.
+    pub fn send(&mut self, remote: Remote, packet: &[u8], road: &mut Road<'_>) -> bool {
+        if let Some(id) = self.by_remote.get(&remote).copied() {
+            let Some(convo) = self.convos.get_mut(&id) else { return false };
+            if convo.frames.is_empty() {
+                self.dirty.push(id);
+            }
+            return convo.push(&Frame::Packet(packet), road);
+        }
+        let Remote::Address(address) = remote else { return false };
+        self.call(address, road);
+        self.calls.get_mut(&address).is_some_and(|call| call.queue(packet))
+    }
+
+    /// Sends what the batch left in half-filled cells.
+    pub fn flush(&mut self, road: &mut Road<'_>) {
+        for id in core::mem::take(&mut self.dirty) {
+            if let Some(convo) = self.convos.get_mut(&id) {
+                convo.flush(road);
+            }
+        }
+    }
+
+    /// A `Data` body came up a path; `deliver` gets each IP packet in it.
+    pub fn arrived(&mut self, arrived: Arrived<'_>, road: &mut Road<'_>, deliver: &mut impl FnMut(Remote, &[u8])) {
+        let Arrived { path, body } = arrived;
+        let Ok((caller, id, _)) = session::header(body) else { return };
+        if id.0 == 0 {
+            return self.handshake(path, caller, &body[session::HEADER..], road);
+        }
+        let Some(convo) = self.convos.get_mut(&id) else {
+            self.dropped += 1;
+            return;
+        };
+        let layer = &mut body[session::HEADER..];
+        if !convo.open(layer, road.now.mono) {
+            self.dropped += 1;
+            return;
+        }
+        self.prove(id);
+        let Some(convo) = self.convos.get_mut(&id) else { return };
+        let remote = convo.remote;
+        let mut closed = false;
+        let mut echo = None;
+        let mut packets = false;
+        for frame in session::read_frames(convo::frames_of(layer)) {
+            match frame {
+                Frame::Packet(packet) => {
+                    packets = true;
+                    deliver(remote, packet);
+                }
+                Frame::Probe(number) => echo = Some(number),
+                Frame::Echo(_) => {}
+                Frame::Close => closed = true,
+            }
+        }
+        convo.heard(Route { path, caller }, packets, road.now.mono);
+        if let Some(number) = echo {
+            convo.say(Route { path, caller }, &Frame::Echo(number), road);
+        }
+        if closed {
+            self.close(id, false, road);
+        }
+    }
+
+    /// The first authentic cell proves the other end has the keys: only now may it take an older one's place.
+    fn prove(&mut self, id: SessionId) {
+        let Some(convo) = self.convos.get_mut(&id).filter(|convo| !convo.proven) else { return };
+        convo.proven = true;
+        let remote = convo.remote;
+        if let Some(old) = self.by_remote.insert(remote, id).filter(|old| *old != id) {
+            self.convos.remove(&old);
+            self.joining.retain(|_, joining| !matches!(joining, Joining::Convo(convo) if *convo == old));
+        }
+        self.actions.push(Action::Open(remote));
+    }
+
+    fn handshake(&mut self, path: PathKey, caller: CallerId, bytes: &[u8], road: &mut Road<'_>) {
+        let Ok(fragment) = Fragment::decode(bytes) else { return };
+        if self.collecting.len() >= COLLECTING_MAX && !self.collecting.contains_key(&(path, caller)) {
+            self.collecting.pop_first();
+        }
+        let Some(message) = self.collecting.entry((path, caller)).or_default().take(fragment) else { return };
+        self.collecting.remove(&(path, caller));
+        match message.len() {
+            HELLO => self.hello(Route { path, caller }, &message, road),
+            WELCOME => self.welcome(path, &message, road),
+            _ => self.dropped += 1,
+        }
+    }
+
+    fn hello(&mut self, route: Route, hello: &[u8], road: &mut Road<'_>) {
+        let room = self.convos.len() < CONVOS_MAX;
+        match self.answering.answer(&self.identity.public(), hello, room, &mut self.chance, road.now) {
+            answer::Heard::New { caller, welcome, secrets, session } => {
+                let remote = caller.address.map_or(Remote::Anonymous(session.0), Remote::Address);
+                let now = road.now.mono;
+                let convo = Convo::new(remote, false, caller.session, caller.suite, &secrets, route, now);
+                self.convos.insert(session, convo);
+                self.by_remote.entry(remote).or_insert(session);
+                convo::say_handshake(route, &welcome, &mut self.chance, road);
+            }
+            answer::Heard::Again(welcome) => convo::say_handshake(route, &welcome, &mut self.chance, road),
+            answer::Heard::Nothing => self.dropped += 1,
+        }
+    }
+
+    fn welcome(&mut self, path: PathKey, welcome: &[u8], road: &mut Road<'_>) {
+        let Some(Joining::Call(address)) = self.joining.get(&path).copied() else { return };
+        let Some(call) = self.calls.get_mut(&address) else { return };
+        let Some((theirs, secrets, session)) = call.welcome(welcome) else {
+            self.dropped += 1;
+            return;
+        };
+        let Some(call) = self.calls.remove(&address) else { return };
+        let remote = Remote::Address(address);
+        let route = Route { path, caller: CallerId(0) };
+        let mut convo = Convo::new(remote, true, theirs, self.suite, &secrets, route, road.now.mono);
+        let (queued, leases) = call.finish();
+        convo.leases = leases;
+        convo.proven = true;
+        self.convos.insert(session, convo);
+        // What the call joined beside this path stays as the conversation's standby.
+        let mine: Vec<PathKey> = self
+            .joining
+            .iter()
+            .filter(|(_, joining)| matches!(joining, Joining::Call(to) if *to == address))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in mine {
+            self.joining.insert(key, Joining::Convo(session));
+            if key != path && road.paths.live(key).is_some() {
+                self.standby(session, key, road);
+            }
+        }
+        if let Some(old) = self.by_remote.insert(remote, session)
+            && old != session
+        {
+            self.convos.remove(&old);
+        }
+        self.actions.push(Action::Open(remote));
+        for packet in queued {
+            self.send(remote, &packet, road);
+        }
+        // Even with nothing to say: the service believes in us once it has opened a cell of ours.
+        if let Some(convo) = self.convos.get_mut(&session)
+            && convo.frames.is_empty()
+        {
+            let probe = Frame::Probe(self.chance.nonzero());
+            convo.say(route, &probe, road);
+        }
+        self.flush(road);
+    }
+
+    fn standby(&mut self, session: SessionId, path: PathKey, road: &mut Road<'_>) {
+        let Some(convo) = self.convos.get_mut(&session) else { return };
+        let route = Route { path, caller: CallerId(0) };
+        convo.add_route(route);
+        // The service learns of the route by hearing from it.
+        let probe = Frame::Probe(self.chance.nonzero());
+        convo.say(route, &probe, road);
+    }
+
+    /// A path of ours is live.
+    pub fn path_live(&mut self, key: PathKey, road: &mut Road<'_>) {
+        match self.joining.get(&key).copied() {
+            Some(Joining::Call(address)) => {
+                if let Some(call) = self.calls.get_mut(&address) {
+                    call.path_live(key, road.now.mono);
+                }
+            }
+            Some(Joining::Convo(session)) => self.standby(session, key, road),
+            None => self.publishing.changed(road.now.mono),
+        }
+        for lookup in self.lookups.values_mut() {
+            lookup.hurry();
+        }
+        self.wake(road);
+    }
+
+    /// A path of ours is no more.
+    pub fn path_ended(&mut self, key: PathKey, road: &mut Road<'_>) {
+        self.collecting.retain(|(path, _), _| *path != key);
+        match self.joining.remove(&key) {
+            Some(Joining::Call(address)) => {
+                if let Some(call) = self.calls.get_mut(&address) {
+                    call.path_ended(key);
+                }
+            }
+            Some(Joining::Convo(_)) => {}
+            None => self.publishing.changed(road.now.mono),
+        }
+        for convo in self.convos.values_mut() {
+            convo.drop_path(key);
+        }
+        self.wake(road);
+    }
+
+    /// A pivot says that the other half of a join is gone.
+    pub fn join_ended(&mut self, key: PathKey, caller: CallerId, road: &mut Road<'_>) {
+        if caller.0 == 0 {
+            // Our own joined path leads nowhere now.
+            road.paths.close(key, road.links, road.now.mono);
+            return;
+        }
+        for convo in self.convos.values_mut() {
+            convo.drop_route(Route { path: key, caller });
+        }
+    }
+
+    /// A hop answered a question of ours, or did not; false when it was not ours.
+    pub fn answered(&mut self, id: AskId, tell: Option<Tell>, road: &mut Road<'_>) -> bool {
+        match self.asked.remove(&id) {
+            None => return false,
+            Some(Asked::Store) => {
+                if self.publishing.stored(matches!(tell, Some(Tell::Stored(true))), road.now.mono) {
+                    self.actions.push(Action::Published);
+                }
+            }
+            Some(Asked::Lookup(address, relay)) => {
+                let found = match tell {
+                    Some(Tell::Found(found)) => found,
+                    _ => None,
+                };
+                if let Some(lookup) = self.lookups.get_mut(&address) {
+                    lookup.answered(&relay, found, road.now);
+                }
+                self.step_lookup(address, road);
+            }
+        }
+        true
+    }
+
+    fn look_up(&mut self, address: [u8; 32], road: &mut Road<'_>) {
+        if !self.lookups.contains_key(&address) {
+            self.lookups.insert(address, Lookup::new(address, road.now.mono));
+        }
+        self.step_lookup(address, road);
+    }
+
+    fn step_lookup(&mut self, address: [u8; 32], road: &mut Road<'_>) {
+        let Some(lookup) = self.lookups.get_mut(&address) else { return };
+        for (relay, ask) in lookup.questions(road.netdb, road.now) {
+            let id = road.paths.any().and_then(|path| road.paths.ask(path, &ask, road.links, road.now.mono));
+            match id {
+                Some(id) => {
+                    self.asked.insert(id, Asked::Lookup(address, relay));
+                }
+                None => lookup.unasked(&relay),
+            }
+        }
+        match lookup.outcome(road.now) {
+            Outcome::Waiting => {}
+            Outcome::Found(introset) => {
+                self.lookups.remove(&address);
+                if let Some(id) = self.by_remote.get(&Remote::Address(address)).copied()
+                    && let Some(convo) = self.convos.get_mut(&id)
+                {
+                    convo.leases = introset.leases.clone();
+                }
+                let identity = self.reachable.then_some(&self.identity);
+                if let Some(call) = self.calls.get_mut(&address) {
+                    call.found(&address, introset, identity, self.suite, &mut self.chance, road.now);
+                }
+                self.step_call(address, road);
+            }
+            Outcome::NotFound => {
+                self.lookups.remove(&address);
+                if self.calls.remove(&address).is_some() {
+                    self.actions.push(Action::Failed(Remote::Address(address), Failed::NotFound));
+                }
+            }
+        }
+    }
+
+    fn step_call(&mut self, address: [u8; 32], road: &mut Road<'_>) {
+        let Some(call) = self.calls.get_mut(&address) else { return };
+        let step = call.step(road.now);
+        for (lease, rider) in step.join {
+            match road.join(&lease, rider.as_deref()) {
+                Some(key) => {
+                    call.joining(key);
+                    self.joining.insert(key, Joining::Call(address));
+                }
+                None => call.unusable(),
+            }
+        }
+        if let Some((path, hello)) = step.repeat {
+            convo::say_handshake(Route { path, caller: CallerId(0) }, &hello, &mut self.chance, road);
+        }
+        match step.stage {
+            Stage::Going => {}
+            Stage::Refresh => self.look_up(address, road),
+            Stage::Failed => {
+                self.calls.remove(&address);
+                self.end_joins(address, road);
+                self.actions.push(Action::Failed(Remote::Address(address), Failed::Unreachable));
+            }
+        }
+    }
+
+    fn end_joins(&mut self, address: [u8; 32], road: &mut Road<'_>) {
+        let mine: Vec<PathKey> = self
+            .joining
+            .iter()
+            .filter(|(_, joining)| matches!(joining, Joining::Call(to) if *to == address))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in mine {
+            self.joining.remove(&key);
+            road.paths.close(key, road.links, road.now.mono);
+        }
+    }
+
+    fn close(&mut self, id: SessionId, say: bool, road: &mut Road<'_>) {
+        let Some(mut convo) = self.convos.remove(&id) else { return };
+        if say {
+            convo.say_everywhere(&Frame::Close, road);
+        }
+        let mine: Vec<PathKey> = self
+            .joining
+            .iter()
+            .filter(|(_, joining)| matches!(joining, Joining::Convo(convo) if *convo == id))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in mine {
+            self.joining.remove(&key);
+            road.paths.close(key, road.links, road.now.mono);
+        }
+        if self.by_remote.get(&convo.remote) == Some(&id) {
+            self.by_remote.remove(&convo.remote);
+            self.actions.push(Action::Closed(convo.remote));
+        }
+    }
+
+    /// Says goodbye to everybody.
+    pub fn stop(&mut self, road: &mut Road<'_>) {
+        let all: Vec<SessionId> = self.convos.keys().copied().collect();
+        for id in all {
+            self.close(id, true, road);
+        }
+    }
+
+    /// When to call [`Sessions::wake`].
+    pub fn next_wake(&self) -> Option<Time> {
+        let publish = self.reachable.then(|| self.publishing.next_wake()).flatten();
+        let lookups = self.lookups.values().map(Lookup::next_wake);
+        let calls = self.calls.values().filter_map(Call::next_wake);
+        let convos = self.convos.values().map(Convo::next_wake);
+        lookups.chain(calls).chain(convos).chain(publish).min()
+    }
+
+    /// Does what is due: publishes, repeats, probes, joins anew, gives up.
+    pub fn wake(&mut self, road: &mut Road<'_>) {
+        let now = road.now;
+        self.answering.rotate(&mut self.chance, now.wall);
+        if self.reachable {
+            let handshake = self.answering.public();
+            for ask in self.publishing.due(&self.identity, handshake, &mut self.chance, road) {
+                let id = road.paths.any().and_then(|path| road.paths.ask(path, &ask, road.links, now.mono));
+                if let Some(id) = id {
+                    self.asked.insert(id, Asked::Store);
+                } else {
+                    self.publishing.stored(false, now.mono);
+                }
+            }
+        }
+        let lookups: Vec<[u8; 32]> =
+            self.lookups.iter().filter(|(_, l)| l.next_wake() <= now.mono).map(|(address, _)| *address).collect();
+        for address in lookups {
+            self.step_lookup(address, road);
+        }
+        let calls: Vec<[u8; 32]> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.next_wake().is_some_and(|at| at <= now.mono))
+            .map(|(address, _)| *address)
+            .collect();
+        for address in calls {
+            self.step_call(address, road);
+        }
+        let due: Vec<SessionId> =
+            self.convos.iter().filter(|(_, c)| c.next_wake() <= now.mono).map(|(id, _)| *id).collect();
+        for id in due {
+            self.tend(id, road);
+        }
+    }
+
+    /// Looks after one conversation: probes when it is silent, keeps its routes fresh, ends it when it is over.
+    fn tend(&mut self, id: SessionId, road: &mut Road<'_>) {
+        let now = road.now.mono;
+        let Some(convo) = self.convos.get_mut(&id) else { return };
+        if convo.is_idle(now) || convo.is_lost(now) {
+            let polite = !convo.is_lost(now);
+            return self.close(id, polite, road);
+        }
+        if convo.is_silent(now) {
+            let probe = Frame::Probe(self.chance.nonzero());
+            convo.probe(&probe, road);
+        }
+        if !convo.caller {
+            convo.rest(now);
+            return;
+        }
+        let joining = self.joining.values().filter(|j| matches!(j, Joining::Convo(c) if *c == id)).count();
+        let convo_routes = convo.fresh_routes(road);
+        let live_joins = convo.routes().len();
+        let under_way = joining.saturating_sub(live_joins);
+        let mut look = None;
+        if convo_routes + under_way < ROUTES && now >= convo.rejoin_at {
+            convo.rejoin_at = now + REJOIN_PAUSE;
+            let used: Vec<RelayId> = convo.routes().iter().filter_map(|r| road.paths.live(r.path)).map(|l| l.pivot()).collect();
+            let margin = road.now.wall.plus(Duration::from_secs(60));
+            let mut usable: Vec<Lease> = convo
+                .leases
+                .iter()
+                .filter(|lease| lease.until > margin && !used.contains(&lease.pivot) && !convo.tried.contains(&lease.token))
+                .copied()
+                .collect();
+            self.chance.shuffle(&mut usable);
+            match usable.first() {
+                Some(lease) => {
+                    convo.tried.push(lease.token);
+                    if let Some(key) = road.join(lease, None) {
+                        self.joining.insert(key, Joining::Convo(id));
+                    }
+                }
+                None => {
+                    convo.tried.clear();
+                    convo.rejoin_at = now + convo.refresh_pause(convo_routes);
+                    if let Remote::Address(address) = convo.remote {
+                        look = Some(address);
+                    }
+                }
+            }
+        }
+        convo.rest(now);
+        if let Some(address) = look {
+            self.look_up(address, road);
+        }
+    }
+
+    /// All conversations: the remote, whether we were called, and the path in use.
+    pub fn all(&self) -> impl Iterator<Item = (Remote, bool, Option<PathKey>)> {
+        self.convos.values().map(|convo| (convo.remote, !convo.caller, convo.active().map(|route| route.path)))
+    }
+
+    /// All calls under way.
+    pub fn calling(&self) -> impl Iterator<Item = (&[u8; 32], bool)> {
+        self.calls.iter().map(|(address, _)| (address, self.lookups.contains_key(address)))
+    }
+}

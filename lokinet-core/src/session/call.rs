@@ -1,0 +1,190 @@
+//! A call under way: introset found, two pivots chosen, our own paths built to them with the hello riding on the
+//! first, the hello repeated until welcomed. Neighbours: `lookup` comes before, `convo` after; `session` acts.
+
+use crate::crypto::key::Identity;
+use crate::crypto::random::Chance;
+use crate::crypto::seal::Suite;
+use crate::path::PathKey;
+use crate::time::{Now, Time};
+use crate::wire::build::TOKEN;
+use crate::wire::id::SessionId;
+use crate::wire::introset::{Introset, Lease};
+use crate::wire::session::{self, Caller, Calling, Secrets};
+use core::time::Duration;
+use std::collections::VecDeque;
+
+/// Packets kept while calling.
+pub const QUEUE_MAX: usize = 64;
+/// A call not welcomed by then has failed.
+pub const PATIENCE: Duration = Duration::from_secs(12);
+/// First pause before the hello is repeated; it doubles.
+pub const REPEAT: Duration = Duration::from_millis(500);
+/// How often the hello is repeated on one path.
+pub const REPEATS: u32 = 4;
+/// How often stale leases lead to a new lookup.
+pub const REFRESHES: u32 = 2;
+
+struct Ready {
+    leases: Vec<Lease>,
+    calling: Calling,
+    tried: Vec<[u8; TOKEN]>,
+    /// Paths being built or live, and since when they live.
+    paths: Vec<(PathKey, Option<Time>)>,
+    repeats: u32,
+    next: Time,
+}
+
+/// Where a call stands after a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// On its way.
+    Going,
+    /// Its leases led nowhere: fetch the introset anew.
+    Refresh,
+    /// It came to nothing.
+    Failed,
+}
+
+/// What a step wants done.
+pub struct Step {
+    /// Paths to join, with what is to ride along.
+    pub join: Vec<(Lease, Option<Vec<u8>>)>,
+    /// The hello to be sent again, and where.
+    pub repeat: Option<(PathKey, Vec<u8>)>,
+    /// Where the call stands.
+    pub stage: Stage,
+}
+
+/// A call under way.
+pub struct Call {
+    began: Time,
+    queued: VecDeque<Vec<u8>>,
+    ready: Option<Ready>,
+    refreshes: u32,
+}
+
+impl Call {
+    /// A call that begins with a lookup.
+    pub fn new(now: Time) -> Call {
+        Call { began: now, queued: VecDeque::new(), ready: None, refreshes: 0 }
+    }
+
+    /// Keeps a packet for when the conversation is open; false when too many wait.
+    pub fn queue(&mut self, packet: &[u8]) -> bool {
+        let room = self.queued.len() < QUEUE_MAX;
+        if room {
+            self.queued.push_back(packet.to_vec());
+        }
+        room
+    }
+
+    /// The introset was found.
+    pub fn found(
+        &mut self,
+        address: &[u8; 32],
+        introset: Introset,
+        identity: Option<&Identity>,
+        suite: Suite,
+        chance: &mut Chance,
+        now: Now,
+    ) {
+        let caller = Caller {
+            session: SessionId(chance.nonzero()),
+            time: now.wall,
+            suite,
+            address: identity.map(Identity::public),
+        };
+        let Some(calling) = session::call(address, &introset.handshake, caller, identity, chance) else { return };
+        let mut leases = introset.leases;
+        chance.shuffle(&mut leases);
+        let paths = self.ready.take().map(|ready| ready.paths).unwrap_or_default();
+        self.ready = Some(Ready { leases, calling, tried: Vec::new(), paths, repeats: 0, next: now.mono });
+    }
+
+    /// What to do now.
+    pub fn step(&mut self, now: Now) -> Step {
+        let mut step = Step { join: Vec::new(), repeat: None, stage: Stage::Going };
+        if now.mono.since(self.began) >= PATIENCE {
+            step.stage = Stage::Failed;
+            return step;
+        }
+        let Some(ready) = &mut self.ready else { return step };
+        let margin = now.wall.plus(Duration::from_secs(30));
+        while ready.paths.len() + step.join.len() < super::ROUTES {
+            let usable = |lease: &&Lease| lease.until > margin && !ready.tried.contains(&lease.token);
+            let Some(lease) = ready.leases.iter().find(usable).copied() else { break };
+            ready.tried.push(lease.token);
+            // The hello rides once; the second path is the standby, used when the first does not answer.
+            let first = ready.paths.is_empty() && step.join.is_empty();
+            step.join.push((lease, first.then(|| ready.calling.hello.clone())));
+        }
+        if ready.paths.is_empty() && step.join.is_empty() {
+            self.refreshes += 1;
+            step.stage = if self.refreshes > REFRESHES { Stage::Failed } else { Stage::Refresh };
+            ready.next = now.mono + REPEAT;
+            return step;
+        }
+        let live: Vec<(PathKey, Time)> = ready.paths.iter().filter_map(|(k, at)| at.map(|at| (*k, at))).collect();
+        if let Some((_, since)) = live.first()
+            && now.mono >= ready.next
+            && now.mono.since(*since) >= REPEAT
+        {
+            // In turn over the paths that live: either pivot may be the one that fails.
+            let (path, _) = live[ready.repeats as usize % live.len()];
+            ready.repeats += 1;
+            step.repeat = Some((path, ready.calling.hello.clone()));
+            ready.next = now.mono + REPEAT * (1 << (ready.repeats / 2).min(3));
+        } else {
+            ready.next = ready.next.max(now.mono + REPEAT / 2);
+        }
+        step
+    }
+
+    /// A path is being built for this call.
+    pub fn joining(&mut self, key: PathKey) {
+        if let Some(ready) = &mut self.ready {
+            ready.paths.push((key, None));
+        }
+    }
+
+    /// A lease could not be tried: its pivot is unknown to us.
+    pub fn unusable(&mut self) {
+        if let Some(ready) = &mut self.ready {
+            ready.next = Time::default();
+        }
+    }
+
+    /// A path of this call is live.
+    pub fn path_live(&mut self, key: PathKey, now: Time) {
+        if let Some(ready) = &mut self.ready {
+            ready.paths.iter_mut().filter(|(path, _)| *path == key).for_each(|(_, at)| *at = Some(now));
+            ready.next = now + REPEAT;
+        }
+    }
+
+    /// A path of this call is no more.
+    pub fn path_ended(&mut self, key: PathKey) {
+        if let Some(ready) = &mut self.ready {
+            ready.paths.retain(|(path, _)| *path != key);
+            ready.next = Time::default();
+        }
+    }
+
+    /// Opens a welcome: their number, the secrets, ours.
+    pub fn welcome(&self, welcome: &[u8]) -> Option<(SessionId, Secrets, SessionId)> {
+        let ready = self.ready.as_ref()?;
+        let (theirs, secrets) = ready.calling.open(welcome)?;
+        Some((theirs, secrets, ready.calling.caller().session))
+    }
+
+    /// What the conversation takes over: packets that wait, and where the service can be met.
+    pub fn finish(self) -> (VecDeque<Vec<u8>>, Vec<Lease>) {
+        (self.queued, self.ready.map(|ready| ready.leases).unwrap_or_default())
+    }
+
+    /// When to step again.
+    pub fn next_wake(&self) -> Option<Time> {
+        let end = self.began + PATIENCE;
+        Some(self.ready.as_ref().map_or(end, |ready| ready.next.min(end)))
+    }
+}

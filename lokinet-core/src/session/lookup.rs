@@ -1,0 +1,157 @@
+//! Finding a service's introset: the four relays nearest to its blinded key are asked over our own paths, two first,
+//! then the others; the newest edition that opens under the address wins. Neighbours: `session` sends the questions,
+//! `netdb::shelf` is where they are answered.
+
+use crate::crypto::blind;
+use crate::netdb::Netdb;
+use crate::time::{Now, Time};
+use crate::wire::control::Ask;
+use crate::wire::id::RelayId;
+use crate::wire::introset::{Envelope, Introset};
+use bytes::Bytes;
+use core::time::Duration;
+
+/// How many relays keep an introset.
+pub const COPIES: usize = 4;
+/// After so long the second pair is asked too.
+pub const SECOND: Duration = Duration::from_millis(600);
+/// After so long what was not found does not exist.
+pub const GIVE_UP: Duration = Duration::from_millis(1900);
+/// While no path is live or no relay known, a lookup waits at most so long.
+pub const WAIT: Duration = Duration::from_secs(15);
+/// After the first find, the other answers are waited for so long.
+pub const SETTLE: Duration = Duration::from_millis(250);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unasked,
+    Asked,
+    Answered,
+}
+
+/// A lookup under way.
+pub struct Lookup {
+    address: [u8; 32],
+    created: Time,
+    began: Option<Time>,
+    key: [u8; 32],
+    relays: Vec<(RelayId, State)>,
+    best: Option<(u64, Introset, Time)>,
+    next: Time,
+}
+
+/// How a lookup stands.
+pub enum Outcome {
+    /// Not over.
+    Waiting,
+    /// The newest introset.
+    Found(Introset),
+    /// Nobody has one.
+    NotFound,
+}
+
+impl Lookup {
+    /// A lookup of an address.
+    pub fn new(address: [u8; 32], now: Time) -> Lookup {
+        Lookup { address, created: now, began: None, key: [0; 32], relays: Vec::new(), best: None, next: now }
+    }
+
+    /// Looks again at the next step: something changed.
+    pub fn hurry(&mut self) {
+        if self.began.is_none() {
+            self.next = Time::default();
+        }
+    }
+
+    /// The questions to send now.
+    pub fn questions(&mut self, netdb: &Netdb, now: Now) -> Vec<(RelayId, Ask)> {
+        if self.relays.is_empty() {
+            let Some(key) = blind::public(&self.address, blind::period(now.wall)) else { return Vec::new() };
+            self.key = key;
+            self.relays = netdb.nearest(&key, COPIES).into_iter().map(|id| (id, State::Unasked)).collect();
+        }
+        let pairs = match self.began {
+            Some(began) if now.mono.since(began) >= SECOND || self.first_pair_failed() => COPIES,
+            _ => COPIES / 2,
+        };
+        if self.best.is_some() {
+            return Vec::new();
+        }
+        let mut asks = Vec::new();
+        for (relay, state) in self.relays.iter_mut().take(pairs).filter(|(_, state)| *state == State::Unasked) {
+            *state = State::Asked;
+            asks.push((*relay, Ask::Find { at: *relay, key: self.key }));
+        }
+        if !asks.is_empty() {
+            self.began.get_or_insert(now.mono);
+        }
+        asks
+    }
+
+    fn first_pair_failed(&self) -> bool {
+        self.relays.iter().take(COPIES / 2).all(|(_, state)| *state == State::Answered)
+    }
+
+    /// A question could not be sent: no path yet.
+    pub fn unasked(&mut self, relay: &RelayId) {
+        if let Some((_, state)) = self.relays.iter_mut().find(|(id, _)| id == relay) {
+            *state = State::Unasked;
+        }
+        if self.relays.iter().all(|(_, state)| *state == State::Unasked) {
+            self.began = None;
+            self.relays.clear();
+        }
+    }
+
+    /// A relay answered, or did not.
+    pub fn answered(&mut self, relay: &RelayId, found: Option<Bytes>, now: Now) {
+        if let Some((_, state)) = self.relays.iter_mut().find(|(id, _)| id == relay) {
+            *state = State::Answered;
+        }
+        let Some(envelope) = found.and_then(|bytes| Envelope::verify(bytes, now.wall).ok()) else { return };
+        if envelope.key != self.key || self.best.as_ref().is_some_and(|(revision, ..)| *revision >= envelope.revision) {
+            return;
+        }
+        if let Some(introset) = envelope.open(&self.address) {
+            let first = self.best.as_ref().map_or(now.mono, |(_, _, at)| *at);
+            self.best = Some((envelope.revision, introset, first));
+        }
+    }
+
+    /// How it stands; sets the next look.
+    pub fn outcome(&mut self, now: Now) -> Outcome {
+        let asked = self.relays.iter().any(|(_, state)| *state == State::Asked);
+        if let Some((_, introset, at)) = &self.best {
+            if !asked || now.mono.since(*at) >= SETTLE {
+                return Outcome::Found(introset.clone());
+            }
+            self.next = *at + SETTLE;
+            return Outcome::Waiting;
+        }
+        match self.began {
+            None if now.mono.since(self.created) >= WAIT => Outcome::NotFound,
+            None => {
+                self.next = now.mono + Duration::from_millis(250);
+                Outcome::Waiting
+            }
+            Some(began) => {
+                let all = !self.relays.is_empty() && self.relays.iter().all(|(_, s)| *s == State::Answered);
+                if all || now.mono.since(began) >= GIVE_UP {
+                    return Outcome::NotFound;
+                }
+                let soon = if now.mono.since(began) < SECOND { began + SECOND } else { began + GIVE_UP };
+                self.next = if self.first_pair_failed() && self.relays.iter().any(|(_, s)| *s == State::Unasked) {
+                    now.mono
+                } else {
+                    soon
+                };
+                Outcome::Waiting
+            }
+        }
+    }
+
+    /// When to look again.
+    pub fn next_wake(&self) -> Time {
+        self.next
+    }
+}

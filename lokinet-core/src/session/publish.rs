@@ -1,0 +1,120 @@
+//! Publishing: which of our paths callers may use, told to the relays nearest to our blinded key, for this period and
+//! the one next to it, whenever the paths change and at least every few minutes. Neighbours: `wire::introset` seals,
+//! `session` sends the questions over our own paths.
+
+use super::Road;
+use super::lookup::COPIES;
+use crate::crypto::blind::{self, PERIOD};
+use crate::crypto::exchange::PUBLIC;
+use crate::crypto::key::Identity;
+use crate::crypto::random::Chance;
+use crate::time::{Now, Time, Wall};
+use crate::wire::build::Purpose;
+use crate::wire::control::Ask;
+use crate::wire::introset::{Introset, Lease, MAX_LEASES};
+use core::time::Duration;
+
+/// At least so often the introset is published anew.
+pub const EVERY: Duration = Duration::from_secs(300);
+/// How long an edition counts, unless its leases end sooner.
+pub const VALID: Duration = Duration::from_secs(1200);
+/// Changes within so short a time go into one edition.
+pub const GATHER: Duration = Duration::from_millis(150);
+/// After a failure, when to try again; it doubles.
+pub const AGAIN: Duration = Duration::from_millis(500);
+
+/// When and what to publish.
+pub struct Publisher {
+    revision: u64,
+    next: Option<Time>,
+    tokens: Vec<[u8; 16]>,
+    published: bool,
+    again: Duration,
+}
+
+impl Publisher {
+    /// Nothing to publish yet.
+    pub fn new(now: Now) -> Publisher {
+        // Revisions go on rising over restarts without a file: they begin at the wall clock.
+        Publisher { revision: now.wall.millis(), next: None, tokens: Vec::new(), published: false, again: AGAIN }
+    }
+
+    /// Our paths changed.
+    pub fn changed(&mut self, now: Time) {
+        let at = if self.published { now + GATHER } else { now };
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+
+    /// When something is due.
+    pub fn next_wake(&self) -> Option<Time> {
+        self.next
+    }
+
+    /// The questions that publish the present state, when it is time and it changed or grew old.
+    pub fn due(
+        &mut self,
+        identity: &Identity,
+        handshake: &[u8; PUBLIC],
+        chance: &mut Chance,
+        road: &Road<'_>,
+    ) -> Vec<Ask> {
+        let now = road.now;
+        if self.next.is_none_or(|next| next > now.mono) {
+            return Vec::new();
+        }
+        let leases = leases(road);
+        if leases.is_empty() {
+            self.next = None;
+            return Vec::new();
+        }
+        self.tokens = leases.iter().map(|lease| lease.token).collect();
+        self.next = Some(now.mono + chance.between(EVERY.mul_f32(0.8), EVERY));
+        self.revision = (self.revision + 1).max(now.wall.millis());
+        let until = leases.iter().map(|lease| lease.until).max().unwrap_or(now.wall).min(now.wall.plus(VALID));
+        let introset = Introset { handshake: Box::new(*handshake), leases };
+        let period = blind::period(now.wall);
+        // Near a period's end callers' clocks may already be in the next, near its start still in the last.
+        let half = now.wall.secs() % PERIOD.as_secs() >= PERIOD.as_secs() / 2;
+        let adjacent = if half { period + 1 } else { period.saturating_sub(1) };
+        let mut asks = Vec::new();
+        for period in [period, adjacent] {
+            let Some(key) = blind::public(&identity.public(), period) else { continue };
+            let Some(signed) = introset.publish(identity, period, self.revision, until, chance) else { continue };
+            for at in road.netdb.nearest(&key, COPIES) {
+                asks.push(Ask::Store { at, introset: signed.clone() });
+            }
+        }
+        asks
+    }
+
+    /// A relay keeps it, or not; true when it is the first that does in this run.
+    pub fn stored(&mut self, kept: bool, now: Time) -> bool {
+        if kept {
+            self.again = AGAIN;
+            return !core::mem::replace(&mut self.published, true);
+        }
+        let at = now + self.again;
+        self.again = (self.again * 2).min(EVERY / 4);
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        false
+    }
+}
+
+fn leases(road: &Road<'_>) -> Vec<Lease> {
+    let now = road.now;
+    let soon = now.mono + Duration::from_secs(30);
+    let mut leases: Vec<(Time, Lease)> = road
+        .paths
+        .all_live()
+        .filter_map(|(_, live)| match live.purpose() {
+            Purpose::Host(token) if live.expires() > soon => {
+                let until = Wall::from_secs(now.wall.plus(live.expires().since(now.mono)).secs());
+                Some((live.expires(), Lease { pivot: live.pivot(), token, until }))
+            }
+            _ => None,
+        })
+        .collect();
+    // The youngest paths are worth most to a caller.
+    leases.sort_unstable_by_key(|(expires, _)| core::cmp::Reverse(*expires));
+    leases.into_iter().map(|(_, lease)| lease).take(MAX_LEASES).collect()
+}
