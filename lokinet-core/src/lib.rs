@@ -1,4 +1,6 @@
 //! The onion router as a library.
+#[cfg(feature = "driver")]
+pub mod driver;
 pub mod flow;
 pub mod node;
 pub mod time;

@@ -1,0 +1,6 @@
+//! Floor 6: the driver.
+mod clock;
+mod handle;
+mod quic;
+mod tls;
+mod tun;
