@@ -18,10 +18,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -131,7 +131,7 @@ fn launch<M: Machine>(
         .map_err(DriverError::Socket)?;
     let under_quic = wires.iter().map(|wire| wire.clone() as _).collect();
     let (quic, happened) = Quic::new(under_quic, identity, tls::suites()).map_err(DriverError::Quic)?;
-    let tun = tun.map(|tun| AsyncFd::with_interest(tun::Device(tun), Interest::READABLE)).transpose();
+    let tun = tun.map(tun::Device::watch).transpose().map_err(DriverError::Tun)?;
     let saver = data_dir
         .map(|dir| save::Saver::start(dir.clone()).map_err(|error| DriverError::Save { dir, error }))
         .transpose()?;
@@ -142,7 +142,7 @@ fn launch<M: Machine>(
     let hands = Hands {
         wires,
         quic,
-        tun: tun.map_err(DriverError::Tun)?,
+        tun,
         saver,
         events,
         asked: BTreeMap::new(),
@@ -236,8 +236,11 @@ impl<M: Machine> Driver<M> {
                 busy = true;
             }
             for _ in 0..TURN {
-                let Ok(command) = self.commands.try_recv() else { break };
-                self.command(command);
+                match self.commands.try_recv() {
+                    Ok(command) => self.command(command),
+                    Err(TryRecvError::Disconnected) if self.stopping.is_none() => self.stop(),
+                    Err(_) => break,
+                }
                 busy = true;
             }
             busy |= self.timers();
@@ -288,14 +291,15 @@ impl<M: Machine> Driver<M> {
 
     /// Takes what programs sent.
     fn tun(&mut self) -> bool {
-        let Some(tun) = &mut self.hands.tun else { return false };
-        let mut nothing = Context::from_waker(std::task::Waker::noop());
-        let Poll::Ready(Ok(mut ready)) = tun.poll_read_ready_mut(&mut nothing) else { return false };
+        let Some(device) = &mut self.hands.tun else { return false };
         self.packets.clear();
-        let received = ready.get_inner_mut().0.receive(&mut self.packets);
-        if !self.packets.is_full() {
-            ready.clear_ready();
-        }
+        let packets = &mut self.packets;
+        let tun = &mut device.tun;
+        // `WouldBlock` tells the reactor that nothing is left; a full batch leaves something for the next round.
+        let received = device.ready.try_io(Interest::READABLE, |_| {
+            tun.receive(packets)?;
+            if packets.is_full() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        });
         if let Err(error) = received
             && error.kind() != io::ErrorKind::WouldBlock
         {
@@ -391,13 +395,14 @@ impl<M: Machine> Driver<M> {
         if let Some(deadline) = self.stopping {
             until = until.min(deadline);
         }
-        let Hands { wires, tun, .. } = &mut self.hands;
+        let wires = &self.hands.wires;
+        let tun = self.hands.tun.as_ref().map(|device| &device.ready);
         let readable = std::future::poll_fn(|cx| {
             let mut ready = false;
-            for wire in &*wires {
+            for wire in wires {
                 ready |= wire.poll_readable(cx).is_ready();
             }
-            ready |= tun.as_mut().is_some_and(|tun| tun.poll_read_ready_mut(cx).is_ready());
+            ready |= tun.is_some_and(|tun| tun.poll_read_ready(cx).is_ready());
             if ready { Poll::Ready(()) } else { Poll::Pending }
         });
         tokio::select! {
@@ -414,7 +419,7 @@ impl<M: Machine> Driver<M> {
 struct Hands {
     wires: Vec<Arc<Wire>>,
     quic: Quic,
-    tun: Option<AsyncFd<tun::Device>>,
+    tun: Option<tun::Device>,
     saver: Option<save::Saver>,
     events: broadcast::Sender<Event>,
     asked: BTreeMap<Ticket, oneshot::Sender<Answer>>,
@@ -437,7 +442,7 @@ impl Hands {
             }
             Output::Deliver(packets) => {
                 let dropped = match &mut self.tun {
-                    Some(tun) => tun.get_mut().0.send(packets).1,
+                    Some(device) => device.tun.send(packets).1,
                     None => packets.len(),
                 };
                 self.packets_dropped += dropped as u64;
@@ -465,10 +470,13 @@ impl Hands {
     /// Adds to a report what the node cannot see.
     fn count(&self, report: &mut Report) {
         let total = |of: fn(&Wire) -> u64| self.wires.iter().map(|wire| of(wire)).sum::<u64>();
+        let (retried, turned_away) = self.quic.strangers();
         report.counters.extend([
             ("socket: cells dropped, socket full or unreachable", self.cells_dropped),
             ("socket: QUIC packets dropped, queue full", total(|w| w.letters_dropped.load(Ordering::Relaxed))),
             ("socket: receive errors", total(|w| w.receive_errors.load(Ordering::Relaxed))),
+            ("quic: strangers asked to show their address", retried),
+            ("quic: strangers turned away, no room", turned_away),
             ("tun: packets dropped, device full or absent", self.packets_dropped),
         ]);
     }

@@ -73,6 +73,8 @@ struct Desk {
     handshakes: Arc<AtomicUsize>,
     arriving: Arc<AtomicUsize>,
     leaving: Arc<AtomicUsize>,
+    retried: AtomicU64,
+    turned_away: AtomicU64,
 }
 
 /// A share of something bounded; given back when dropped.
@@ -141,6 +143,8 @@ impl Quic {
             handshakes: Arc::default(),
             arriving: Arc::default(),
             leaving: Arc::default(),
+            retried: AtomicU64::new(0),
+            turned_away: AtomicU64::new(0),
         });
         let server = identity.as_ref().map(|identity| accepting(identity, offers)).transpose()?;
         let mut endpoints = Vec::new();
@@ -317,6 +321,11 @@ impl Quic {
         moved
     }
 
+    /// Strangers asked to show their address first, and strangers there was no room for.
+    pub(crate) fn strangers(&self) -> (u64, u64) {
+        (self.desk.retried.load(Ordering::Relaxed), self.desk.turned_away.load(Ordering::Relaxed))
+    }
+
     /// Closes every link and waits a moment for the goodbyes to leave.
     pub(crate) async fn close(&self, patience: Duration) {
         for endpoint in &self.endpoints {
@@ -385,14 +394,17 @@ fn transport(role: Role) -> TransportConfig {
 async fn accept(endpoint: Endpoint, socket: usize, desk: Arc<Desk>) {
     while let Some(stranger) = endpoint.accept().await {
         let Some(handshake) = Share::take(&desk.handshakes, 1, HANDSHAKES_OPEN) else {
+            desk.turned_away.fetch_add(1, Ordering::Relaxed);
             stranger.ignore();
             continue;
         };
         if desk.handshakes.load(Ordering::Relaxed) > RETRY_ABOVE && !stranger.remote_address_validated() {
+            desk.retried.fetch_add(1, Ordering::Relaxed);
             let _ = stranger.retry();
             continue;
         }
         let Some(seat) = Share::take(&desk.accepted, 1, LINKS_ACCEPTED) else {
+            desk.turned_away.fetch_add(1, Ordering::Relaxed);
             stranger.refuse();
             continue;
         };

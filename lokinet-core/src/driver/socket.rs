@@ -56,9 +56,12 @@ fn bind_one(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     if addr.is_ipv6() {
         socket.set_only_v6(true)?; // IPv4 has its own socket, on the same port if asked for
     }
-    use rustix::net::sockopt;
     // With CAP_NET_ADMIN past the system's limit, without it up to there.
-    if sockopt::set_socket_recv_buffer_size_force(&socket, KERNEL_BUFFER).is_err() {
+    #[cfg(target_os = "linux")]
+    let forced = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, KERNEL_BUFFER).is_ok();
+    #[cfg(not(target_os = "linux"))]
+    let forced = false;
+    if !forced {
         let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
     }
     let _ = socket.set_send_buffer_size(KERNEL_BUFFER);

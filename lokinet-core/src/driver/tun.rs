@@ -3,7 +3,9 @@
 
 use crate::wire::batch::Packets;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// A TUN device, opened and non-blocking.
 pub trait Tun: AsFd + Send {
@@ -18,11 +20,22 @@ pub trait Tun: AsFd + Send {
     fn send(&mut self, packets: &mut Packets) -> (usize, usize);
 }
 
-/// A device in the shape tokio's reactor wants.
-pub(crate) struct Device(pub(crate) Box<dyn Tun>);
+/// A device and its readiness. The reactor watches a descriptor of its own, a duplicate of the device's: whatever an
+/// implementation of [`Tun`] does with its descriptor, the watched one stays open and stays the same.
+pub(super) struct Device {
+    pub(super) tun: Box<dyn Tun>,
+    pub(super) ready: AsyncFd<OwnedFd>,
+}
 
-impl AsRawFd for Device {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
+impl Device {
+    /// Registers a device with tokio's reactor.
+    pub(super) fn watch(tun: Box<dyn Tun>) -> io::Result<Device> {
+        let watched = tun.as_fd().try_clone_to_owned()?;
+        // Deprecated because a careless `AsRawFd` could change or close its descriptor under the reactor. An `OwnedFd`
+        // that the `AsyncFd` owns cannot, so the safe constructor is sound here; its successor is `unsafe`, which is
+        // not for this file (law 7).
+        #[expect(deprecated)]
+        let ready = AsyncFd::with_interest(watched, Interest::READABLE)?;
+        Ok(Device { tun, ready })
     }
 }

@@ -13,7 +13,6 @@ struct End {
     id: RelayId,
 }
 
-/// What the node would be told next.
 impl End {
     fn new(seed: Option<u8>, offers: &'static [Suite]) -> End {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -25,6 +24,7 @@ impl End {
         End { quic, happened, addr, id: RelayId(key.verifying_key().to_bytes()) }
     }
 
+    /// What the node would be told next.
     async fn told(&mut self) -> Input<'static> {
         loop {
             let happened = timeout(Duration::from_secs(20), self.happened.recv()).await.unwrap().unwrap();
@@ -216,6 +216,52 @@ async fn a_dying_peer_ends_every_request_once_and_the_link_once() {
     a.quic.request(up_a.link, Ticket(201), Bytes::from_static(b"?"), PATIENCE);
     assert_eq!(a.replied().await, (Ticket(201), Err(NoReply::LinkLost)));
     assert!(a.happened.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn under_load_a_stranger_must_show_its_address_and_still_gets_in() {
+    let (mut a, mut b) = (End::new(None, tls::suites()), End::new(Some(2), tls::suites()));
+    let _load = Share::take(&b.quic.desk.handshakes, RETRY_ABOVE, HANDSHAKES_OPEN).unwrap();
+    a.quic.dial(DialId(1), b.id, vec![b.addr], LinkKey::Throwaway);
+    a.up().await;
+    b.up().await;
+    assert_eq!(b.quic.strangers(), (1, 0));
+}
+
+#[tokio::test]
+async fn without_load_nobody_is_asked_and_without_room_nobody_gets_in() {
+    let (mut a, _, mut b, _) = linked(LinkKey::Throwaway).await;
+    assert_eq!(b.quic.strangers(), (0, 0));
+    let full = Share::take(&b.quic.desk.accepted, LINKS_ACCEPTED - 1, LINKS_ACCEPTED).unwrap();
+    a.quic.dial(DialId(8), b.id, vec![b.addr], LinkKey::Throwaway);
+    assert!(matches!(a.told().await, Input::DialFailed { dial: DialId(8) }));
+    assert_eq!(b.quic.strangers(), (0, 1));
+    drop(full);
+    a.quic.dial(DialId(9), b.id, vec![b.addr], LinkKey::Throwaway);
+    assert_eq!(a.up().await.dial, Some(DialId(9)));
+    b.up().await;
+}
+
+#[tokio::test]
+async fn a_client_that_moves_is_believed_after_a_while() {
+    let (mut a, up_a, mut b, up_b) = linked(LinkKey::Throwaway).await;
+    let at = |seconds: u64| Time::from_nanos(seconds * 1_000_000_000);
+    assert!(b.quic.moved(at(1)).is_empty());
+    let elsewhere = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let new = elsewhere.local_addr().unwrap();
+    a.quic.endpoints[0].rebind(elsewhere).unwrap();
+    a.quic.request(up_a.link, Ticket(1), Bytes::from_static(b"from elsewhere"), PATIENCE);
+    let (ticket, _) = b.asked().await;
+    b.quic.answer(ticket, Some(Bytes::from_static(b"seen")));
+    assert_eq!(a.replied().await, (Ticket(1), Ok(Bytes::from_static(b"seen"))));
+
+    assert!(b.quic.moved(at(10)).is_empty() && b.quic.moved(at(13)).is_empty(), "not yet");
+    assert_eq!(b.quic.route(a.addr).map(|route| route.link), Some(up_b.link), "cells still go to the old address");
+    assert_eq!(b.quic.moved(at(14)), [(up_b.link, new)]);
+    assert_eq!(b.quic.route(new).map(|route| route.link), Some(up_b.link));
+    assert_ne!(b.quic.route(a.addr).map(|route| route.link), Some(up_b.link));
+    assert!(b.quic.moved(at(20)).is_empty(), "told once");
+    assert!(!a.quic.may_move() && b.quic.may_move());
 }
 
 #[test]
