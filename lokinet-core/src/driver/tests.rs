@@ -144,6 +144,38 @@ async fn two_nodes_link_ask_and_send_cells_over_one_socket_each() {
     life.await.unwrap();
 }
 
+#[tokio::test]
+async fn each_family_has_its_socket_and_cells_leave_by_the_links_own() {
+    let Ok(relay_socket) = socket::bind(&["[::]:0".parse().unwrap()]) else {
+        eprintln!("skipped: this host has no IPv6");
+        return;
+    };
+    drop(relay_socket);
+    let seed = Some(Zeroizing::new([6; 32]));
+    let bind = ["0.0.0.0:0".parse().unwrap(), "[::]:0".parse().unwrap()];
+    let (relay, relay_life) = launch(Puppet::default(), seed, &bind, None, None).unwrap();
+    let id = RelayId(ed25519_dalek::SigningKey::from_bytes(&[6; 32]).verifying_key().to_bytes());
+    tokio::spawn(relay_life);
+    for (socket, host) in [(0, "127.0.0.1"), (1, "::1")] {
+        let mut milestones = relay.events();
+        let addr = SocketAddr::new(host.parse().unwrap(), relay.bound()[socket].port());
+        let puppet = Puppet { peer: Some((id, addr)), ..Puppet::default() };
+        let (client, life) = launch(puppet, None, &bind, None, None).unwrap();
+        let life = tokio::spawn(life);
+        let mut heard = client.events();
+        assert_eq!(ask(&client, "dial").await, Code::NoError);
+        assert_eq!(milestones.recv().await.unwrap(), Event::Ready);
+        assert_eq!(heard.recv().await.unwrap(), Event::Ready);
+        assert_eq!(ask(&client, "ask").await, Code::NoError);
+        // The puppet checks that they come from the address the link has.
+        assert_eq!(ask(&relay, "cells").await, Code::NoError);
+        let all = async { while heard.recv().await.unwrap() != Event::ClockSkew(100) {} };
+        tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
+        client.stop().await;
+        life.await.unwrap();
+    }
+}
+
 /// A TUN device made of a socket pair.
 struct Pair(UnixDatagram);
 
