@@ -95,6 +95,11 @@ impl Transit {
         }
     }
 
+    /// Mixes fresh entropy in.
+    pub fn reseed(&mut self, fresh: &[u8; 32]) {
+        self.chance.reseed(fresh);
+    }
+
     /// The onion keys, for publishing and rotating.
     pub fn keys(&mut self) -> &mut admit::OnionKeys {
         self.admit.keys()

@@ -1,0 +1,357 @@
+//! A relay's machines, wired: transit, the shelf, gossip, and the requests of neighbours. Neighbours: `node` hands it
+//! inputs; `transit` does the work on paths.
+
+use super::config::RelayConfig;
+use super::io::{Event, LinkUp, Output, Save, Ticket, Wake};
+use super::{Core, report::Report};
+use crate::crypto::key::Identity;
+use crate::crypto::random::Chance;
+use crate::flow::dns;
+use crate::flow::question::Question;
+use crate::link::LinkId;
+use crate::netdb::fetch::{self, Fetch};
+use crate::netdb::shelf::Shelf;
+use crate::netdb::Learned;
+use crate::time::{Now, Time, Wall};
+use crate::transit::admit::OnionKeys;
+use crate::transit::hop::HopRef;
+use crate::transit::{Action, Transit};
+use crate::wire::addrs::Addrs;
+use crate::wire::cell::Size;
+use crate::wire::contact::{Card, Contact, LIFETIME};
+use crate::wire::control::{Ask, CONTACTS_MAX, Tell};
+use crate::wire::id::{PathId, RelayId};
+use crate::wire::introset::Envelope;
+use crate::wire::request::{self, Request};
+use bytes::Bytes;
+use core::time::Duration;
+use std::collections::BTreeMap;
+use zeroize::Zeroizing;
+
+/// How many relays a relay keeps links with, so that gossip reaches it.
+pub const NEIGHBOURS: usize = 6;
+/// Requests of one client's link: so many at once, then so many a second.
+pub const CLIENT_REQUESTS: (u64, u64) = (200, 100);
+/// Requests of one relay's link.
+pub const RELAY_REQUESTS: (u64, u64) = (4000, 2000);
+/// How long a neighbour may take to answer a small question.
+pub const PATIENCE: Duration = Duration::from_millis(1200);
+/// Contacts in one direct reply.
+pub const PAGE: usize = 128;
+const REPUBLISH: Duration = Duration::from_secs(6 * 3600);
+const TEND: Duration = Duration::from_secs(5);
+const TEND_FIRST: Duration = Duration::from_millis(250);
+
+enum Waiting {
+    Fetch,
+    Gossip,
+    /// Asked on behalf of a client of ours.
+    Find(HopRef, u32),
+    Store(HopRef, u32),
+}
+
+/// A relay.
+pub struct Relay {
+    identity: Identity,
+    addrs: Addrs,
+    aes: bool,
+    transit: Transit,
+    shelf: Shelf,
+    fetch: Fetch,
+    chance: Chance,
+    own: Contact,
+    waiting: BTreeMap<Ticket, Waiting>,
+    buckets: BTreeMap<LinkId, (u64, Time)>,
+    ready: bool,
+    tend: Time,
+    started: Time,
+}
+
+impl Relay {
+    pub(super) fn new(
+        config: RelayConfig,
+        saved: Option<&Zeroizing<Vec<u8>>>,
+        aes: bool,
+        core: &mut Core,
+        chance: &mut Chance,
+        now: Now,
+    ) -> Relay {
+        let RelayConfig { identity, addrs } = config;
+        let mut keys_chance = chance.fork("onion keys");
+        let kept = saved.and_then(|bytes| OnionKeys::decode(bytes).ok());
+        let mut keys = kept.unwrap_or_else(|| OnionKeys::generate(&mut keys_chance, now.wall));
+        keys.rotate(&mut keys_chance, now.wall);
+        core.out.push(Output::Save(Save::OnionKeys(keys.encode())));
+        let id = RelayId(identity.public());
+        let own = sign(&identity, &keys, addrs, aes, core, now.wall);
+        core.out.push(Output::Save(Save::OwnContact(own.signed.clone())));
+        core.netdb.learn(&own.signed, now.wall);
+        Relay {
+            addrs,
+            aes,
+            transit: Transit::new(id, keys, chance.fork("transit")),
+            shelf: Shelf::default(),
+            fetch: Fetch::new(now.mono),
+            chance: chance.fork("relay"),
+            own,
+            waiting: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            ready: false,
+            tend: now.mono,
+            started: now.mono,
+            identity,
+        }
+    }
+
+    pub(super) fn id(&self) -> RelayId {
+        self.own.id
+    }
+
+    pub(super) fn reseed(&mut self, chance: &mut Chance) {
+        let fresh: [u8; 32] = chance.bytes();
+        self.chance.reseed(&fresh);
+        self.transit.reseed(&chance.bytes());
+    }
+
+    pub(super) fn link_up(&mut self, up: &LinkUp, listed: bool, core: &mut Core, now: Now) {
+        if listed {
+            self.gossip(up.peer, self.own.signed.clone(), core, now);
+        }
+    }
+
+    fn gossip(&mut self, to: RelayId, contact: Bytes, core: &mut Core, now: Now) {
+        let body = Request::Gossip(contact).encode();
+        let ticket = core.links.request(to, Vec::new(), body, PATIENCE, now.mono);
+        self.waiting.insert(ticket, Waiting::Gossip);
+    }
+
+    pub(super) fn link_down(&mut self, link: LinkId, core: &mut Core, now: Now) {
+        self.buckets.remove(&link);
+        self.transit.link_down(link, &mut core.links, now.mono);
+    }
+
+    pub(super) fn request(&mut self, link: LinkId, ticket: Ticket, body: &Bytes, core: &mut Core, now: Now) {
+        let Some((relay, peer)) = core.links.get(link).map(|link| (link.relay, link.peer)) else {
+            return core.out.push(Output::Answer { ticket, body: None });
+        };
+        let request = Request::decode(body);
+        if request.is_err() {
+            core.malformed += 1;
+        }
+        if !self.spend(link, if relay { RELAY_REQUESTS } else { CLIENT_REQUESTS }, now.mono) {
+            return core.out.push(Output::Answer { ticket, body: None });
+        }
+        let answer: Option<Bytes> = match request {
+            Err(_) => None,
+            Ok(Request::Build(body)) => {
+                return self.transit.build(link, ticket, &body, &core.netdb, &mut core.links, now);
+            }
+            Ok(Request::Contacts { after }) => Some(core.netdb.after(&after, PAGE).concat().into()),
+            Ok(Request::Store(introset)) => Some(vec![u8::from(self.store(introset, now))].into()),
+            Ok(Request::Find { key }) => Some(self.shelf.find(&key, now.wall).unwrap_or_default()),
+            Ok(Request::Gossip(contact)) if relay => {
+                let learned = core.learn(&contact, now);
+                if let Learned::New(_) = learned {
+                    let others: Vec<RelayId> =
+                        core.links.iter().filter(|(_, l)| l.relay && l.peer != peer).map(|(_, l)| l.peer).collect();
+                    for other in others {
+                        self.gossip(other, contact.clone(), core, now);
+                    }
+                }
+                Some(vec![u8::from(learned != Learned::Refused)].into())
+            }
+            Ok(Request::Gossip(_)) => None,
+            Ok(Request::Clock) => Some(now.wall.millis().to_be_bytes().to_vec().into()),
+        };
+        core.out.push(Output::Answer { ticket, body: answer });
+    }
+
+    fn store(&mut self, introset: Bytes, now: Now) -> bool {
+        Envelope::verify(introset, now.wall).is_ok_and(|envelope| self.shelf.store(envelope, now.wall))
+    }
+
+    fn spend(&mut self, link: LinkId, (burst, rate): (u64, u64), now: Time) -> bool {
+        let (tokens, since) = self.buckets.entry(link).or_insert((burst, now));
+        let earned = now.since(*since).as_millis() as u64 * rate / 1000;
+        if earned > 0 {
+            *tokens = (*tokens + earned).min(burst);
+            *since = now;
+        }
+        let left = tokens.checked_sub(1);
+        *tokens = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
+        let reply = match self.waiting.remove(&ticket) {
+            None => {
+                self.transit.reply(ticket, reply, &mut core.links, now.mono);
+                return;
+            }
+            Some(Waiting::Fetch) => return self.page(reply, core, now),
+            Some(Waiting::Gossip) => {
+                if reply.is_some_and(|reply| reply.as_ref() == [1]) && !self.ready {
+                    self.ready = true;
+                    core.out.event(Event::Ready);
+                }
+                return;
+            }
+            Some(Waiting::Find(hop, message)) => {
+                (hop, message, Tell::Found(reply.filter(|introset| !introset.is_empty())))
+            }
+            Some(Waiting::Store(hop, message)) => {
+                (hop, message, Tell::Stored(reply.is_some_and(|reply| reply.as_ref() == [1])))
+            }
+        };
+        let (hop, message, tell) = reply;
+        self.transit.tell(hop, message, &tell, &mut core.links, now.mono);
+    }
+
+    fn page(&mut self, reply: Option<Bytes>, core: &mut Core, now: Now) {
+        let failed = reply.is_none();
+        let contacts = reply.map(|reply| request::contacts(&reply)).unwrap_or_default();
+        let mut last = None;
+        for contact in &contacts {
+            if let Learned::New(id) = core.learn(contact, now) {
+                last = last.max(Some(id));
+            } else if let Some(id) = contact.get(9..41).and_then(|id| id.try_into().ok()) {
+                last = last.max(Some(RelayId(id)));
+            }
+        }
+        let next = self.fetch.page(&core.netdb, last, failed, now.mono);
+        self.ask(next, core, now);
+    }
+
+    fn ask(&mut self, question: Option<fetch::Question>, core: &mut Core, now: Now) {
+        let Some(fetch::Question { relay, after }) = question else { return };
+        let addrs = core.netdb.addrs(&relay).list();
+        let body = Request::Contacts { after }.encode();
+        let ticket = core.links.request(relay, addrs, body, Duration::from_secs(5), now.mono);
+        self.waiting.insert(ticket, Waiting::Fetch);
+    }
+
+    pub(super) fn cell(
+        &mut self,
+        link: LinkId,
+        path: PathId,
+        size: Size,
+        onion: &mut [u8],
+        core: &mut Core,
+        now: Now,
+    ) {
+        if !self.transit.cell(link, path, size, onion, &mut core.links, now.mono) {
+            core.dropped += 1;
+        }
+    }
+
+    pub(super) fn dns(&mut self, ticket: Ticket, question: &Question, core: &mut Core) {
+        core.out.push(Output::Dns { ticket, answer: dns::relay(question, &self.own.id) });
+    }
+
+    pub(super) fn pump(&mut self, core: &mut Core, now: Now) -> bool {
+        let actions = self.transit.actions();
+        let busy = !actions.is_empty();
+        for action in actions {
+            match action {
+                Action::Answer(ticket, body) => core.out.push(Output::Answer { ticket, body }),
+                Action::Asked(hop, message, ask) => self.asked(hop, message, ask, core, now),
+            }
+        }
+        busy
+    }
+
+    /// A client asks us, its pivot, for something.
+    fn asked(&mut self, hop: HopRef, message: u32, ask: Ask, core: &mut Core, now: Now) {
+        let own = self.own.id;
+        let (at, request, waiting) = match ask {
+            Ask::Find { at, key } if at == own => {
+                let found = Tell::Found(self.shelf.find(&key, now.wall));
+                return self.transit.tell(hop, message, &found, &mut core.links, now.mono);
+            }
+            Ask::Store { at, introset } if at == own => {
+                let stored = Tell::Stored(self.store(introset, now));
+                return self.transit.tell(hop, message, &stored, &mut core.links, now.mono);
+            }
+            Ask::Contacts { after } => {
+                let contacts = Tell::Contacts(core.netdb.after(&after, CONTACTS_MAX));
+                return self.transit.tell(hop, message, &contacts, &mut core.links, now.mono);
+            }
+            Ask::Find { at, key } => (at, Request::Find { key }, Waiting::Find(hop, message)),
+            Ask::Store { at, introset } => (at, Request::Store(introset), Waiting::Store(hop, message)),
+            Ask::Ping | Ask::Close => return,
+        };
+        let addrs = core.netdb.addrs(&at);
+        let listed = core.netdb.registry().lists(&at) && core.netdb.may_dial(&addrs);
+        let addrs = if listed { addrs.list() } else { Vec::new() };
+        let ticket = core.links.request(at, addrs, request.encode(), PATIENCE, now.mono);
+        self.waiting.insert(ticket, waiting);
+    }
+
+    pub(super) fn next_wake(&self) -> Option<(Time, Wake)> {
+        let transit = self.transit.next_wake().map(|at| (at, Wake::Transit));
+        let fetch = self.fetch.next_wake().map(|at| (at, Wake::Netdb));
+        [transit, fetch, Some((self.tend, Wake::Link))].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    pub(super) fn wake(&mut self, core: &mut Core, now: Now) {
+        self.transit.wake(&mut core.links, now.mono);
+        let question = self.fetch.wake(&core.netdb, Some(self.own.id), &mut self.chance, now.mono);
+        self.ask(question, core, now);
+        if now.mono >= self.tend {
+            // Eager at first, so that a young relay is known soon; then at leisure.
+            let young = now.mono.since(self.started) < Duration::from_secs(10);
+            self.tend = now.mono + if young { TEND_FIRST } else { TEND };
+            self.tidy(core, now);
+        }
+    }
+
+    fn tidy(&mut self, core: &mut Core, now: Now) {
+        let age = self.own.card.published.apart(now.wall);
+        if self.transit.keys().rotate(&mut self.chance, now.wall) || age >= REPUBLISH {
+            core.out.push(Output::Save(Save::OnionKeys(self.transit.keys().encode())));
+            self.own = sign(&self.identity, self.transit.keys(), self.addrs, self.aes, core, now.wall);
+            core.out.push(Output::Save(Save::OwnContact(self.own.signed.clone())));
+            core.netdb.learn(&self.own.signed, now.wall);
+            let peers: Vec<RelayId> = core.links.iter().filter(|(_, l)| l.relay).map(|(_, l)| l.peer).collect();
+            for peer in peers {
+                self.gossip(peer, self.own.signed.clone(), core, now);
+            }
+        }
+        for id in core.netdb.expire(now) {
+            core.out.push(Output::Save(Save::Contact { id, signed: None }));
+        }
+        self.shelf.expire(now.wall);
+        if core.links.relays() < NEIGHBOURS {
+            let known: Vec<(RelayId, Addrs)> = core
+                .netdb
+                .contacts()
+                .filter(|c| c.id != self.own.id && core.links.to(&c.id).is_none())
+                .map(|c| (c.id, c.card.addrs))
+                .collect();
+            if !known.is_empty() {
+                let (peer, addrs) = known[self.chance.below(known.len() as u64) as usize];
+                core.links.dial(peer, addrs.list(), now.mono);
+            }
+        }
+    }
+
+    pub(super) fn report(&self, report: &mut Report) {
+        report.relay = true;
+        report.ready = self.ready;
+        report.address = crate::wire::address::snode(&self.own.id);
+        report.transit = self.transit.len();
+        let (accepted, refused) = self.transit.builds;
+        report.counters.extend([
+            ("builds accepted", accepted),
+            ("builds refused", refused),
+            ("transit cells dropped", self.transit.dropped),
+            ("introsets kept", self.shelf.len() as u64),
+        ]);
+    }
+}
+
+fn sign(identity: &Identity, keys: &OnionKeys, addrs: Addrs, aes: bool, core: &Core, wall: Wall) -> Contact {
+    let onion = Box::new(*keys.public());
+    let (published, expires) = (wall, wall.plus(LIFETIME));
+    Contact::sign(identity, Card { netid: core.netdb.netid(), onion, published, expires, aes, addrs })
+}
