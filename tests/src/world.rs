@@ -148,6 +148,7 @@ impl World {
         let bootstraps = contacts.filter_map(|b| self.hosts[*b].disk.own.clone()).collect();
         let birth = Birth { seed: self.draw(), now: self.now_at(id), saved: self.hosts[id].disk.saved(), bootstraps };
         let machine = (self.hosts[id].build)(birth);
+        self.hosts[id].born = self.now;
         self.hosts[id].machine = Some(machine);
         let entropy = self.draw();
         self.feed(id, Input::Entropy(entropy));
@@ -293,6 +294,12 @@ impl World {
     /// The milestones a host's machines reported, in all its lives.
     pub fn events(&self, name: &str) -> &[(Time, Event)] {
         &self.hosts[self.host(name)].events
+    }
+
+    /// How many name questions and requests of others a machine has been told and has not answered yet.
+    pub fn owes(&self, name: &str) -> usize {
+        let host = &self.hosts[self.host(name)];
+        host.asking.len() + host.asked.len()
     }
 
     /// The relay's own signed contact, once it has published one.

@@ -23,6 +23,8 @@ pub(super) struct Host {
     /// Which life of the machine this is; what was meant for an earlier one is dropped.
     pub life: u32,
     pub disk: Disk,
+    /// When the machine that lives now was started.
+    pub born: Time,
     /// What its monotonic clock showed when the world began.
     pub boot: u64,
     /// How far its wall clock is ahead, in milliseconds.
@@ -60,6 +62,7 @@ impl Host {
             machine: None,
             life: 0,
             disk: Disk::default(),
+            born: Time::default(),
             boot,
             ahead: 0,
             alarm: None,

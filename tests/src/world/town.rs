@@ -88,15 +88,15 @@ impl World {
         }
     }
 
-    /// Lets time pass until every living node of the town is ready and every service has published, at most
-    /// `patience`; whether it came to that.
+    /// Lets time pass until every living node of the town is ready and every service has published, each in the life
+    /// it lives now, at most `patience`; whether it came to that.
     pub fn awake(&mut self, patience: Duration) -> bool {
         self.run_until(World::is_awake, patience)
     }
 
     fn is_awake(&self) -> bool {
         self.hosts.iter().filter(|host| host.machine.is_some()).all(|host| {
-            let has = |wanted: Event| host.events.iter().any(|(_, event)| *event == wanted);
+            let has = |wanted: Event| host.events.iter().any(|(at, event)| *at >= host.born && *event == wanted);
             has(Event::Ready) && (has(Event::Published) || !host.name.starts_with("service"))
         })
     }
