@@ -1,0 +1,148 @@
+//! A town by closed rule: relays, clients and services with names, keys and addresses that follow from the world's
+//! seed and their numbers alone. The only place that makes real nodes. Neighbours: `world` houses them.
+
+use super::machine::Birth;
+use super::{Event, World};
+use core::time::Duration;
+use ed25519_dalek::SigningKey;
+use lokinet_core::node::Node;
+use lokinet_core::wire::id::RelayId;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use zeroize::Zeroizing;
+
+/// Relays whose contacts everybody is given at birth.
+pub const BOOTSTRAPS: usize = 3;
+/// The network's id; private, so that private addresses are allowed.
+pub const NETID: &str = "world";
+
+/// What a node is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trade {
+    /// Lends hops.
+    Relay,
+    /// Reaches services, and publishes nothing.
+    Client,
+    /// Is reached under its `.loki` address.
+    Service,
+}
+
+/// Everything about a node that does not change from start to start.
+#[derive(Clone)]
+pub struct Papers {
+    /// Its name in the world.
+    pub name: String,
+    /// What it is for.
+    pub trade: Trade,
+    /// Its Ed25519 seed: a relay's identity, a service's keyfile. Clients have none.
+    pub identity: Option<Zeroizing<[u8; 32]>>,
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// The Ed25519 seed of the authority that signs the registry.
+    pub authority: Zeroizing<[u8; 32]>,
+    /// Every relay there is, sorted.
+    pub registry: Vec<RelayId>,
+    /// Its TUN device's own address.
+    pub tun: Ipv4Addr,
+}
+
+impl World {
+    /// A world with a town whose nodes have all been started.
+    pub fn town(seed: u64, relays: usize, clients: usize, services: usize) -> World {
+        let mut world = World::new(seed);
+        world.settle(relays, clients, services);
+        world
+    }
+
+    /// Founds `relay1…`, `client1…` and `service1…` and starts them; bootstraps first, one after another, so that
+    /// everyone born later is given their contacts.
+    pub fn settle(&mut self, relays: usize, clients: usize, services: usize) {
+        let mut registry: Vec<RelayId> = (1..=relays).map(|n| key_of(&self.seed_of(&format!("relay{n}")))).collect();
+        registry.sort();
+        let trades = [(Trade::Relay, relays), (Trade::Client, clients), (Trade::Service, services)];
+        for (trade, number) in trades.into_iter().flat_map(|(trade, count)| (1..=count).map(move |n| (trade, n))) {
+            let name = name_of(trade, number);
+            let identity = (trade != Trade::Client).then(|| self.seed_of(&name));
+            let papers = Papers {
+                trade,
+                identity: identity.clone(),
+                addr: address_of(trade, number),
+                authority: self.seed_of("authority"),
+                registry: registry.clone(),
+                tun: Ipv4Addr::new(172, 16, 0, 1),
+                name: name.clone(),
+            };
+            let key = identity.filter(|_| trade == Trade::Relay).map(|seed| key_of(&seed));
+            self.add(&name, papers.addr, key, Box::new(move |birth| Box::new(bear(&papers, birth))));
+            if trade == Trade::Relay && number <= BOOTSTRAPS {
+                self.make_bootstrap(&name);
+            }
+        }
+        for (trade, number) in trades.into_iter().flat_map(|(trade, count)| (1..=count).map(move |n| (trade, n))) {
+            let name = name_of(trade, number);
+            self.start(&name);
+            if trade == Trade::Relay && number <= BOOTSTRAPS {
+                self.run_until(|world| world.own_contact(&name).is_some(), Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// Lets time pass until every living node of the town is ready and every service has published, each in the life
+    /// it lives now, at most `patience`; whether it came to that.
+    pub fn awake(&mut self, patience: Duration) -> bool {
+        self.run_until(World::is_awake, patience)
+    }
+
+    fn is_awake(&self) -> bool {
+        self.hosts.iter().filter(|host| host.machine.is_some()).all(|host| {
+            let has = |wanted: Event| host.events.iter().any(|(at, event)| *at >= host.born && *event == wanted);
+            has(Event::Ready) && (has(Event::Published) || !host.name.starts_with("service"))
+        })
+    }
+
+    /// The secret that belongs to a name in this world.
+    fn seed_of(&self, name: &str) -> Zeroizing<[u8; 32]> {
+        let mut mixed = [0; 32];
+        mixed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        for (i, byte) in name.bytes().enumerate() {
+            mixed[8 + i % 24] = mixed[8 + i % 24].rotate_left(3) ^ byte;
+        }
+        let mut secret = Zeroizing::new([0; 32]);
+        ChaCha20Rng::from_seed(mixed).fill_bytes(&mut *secret);
+        secret
+    }
+}
+
+fn name_of(trade: Trade, number: usize) -> String {
+    match trade {
+        Trade::Relay => format!("relay{number}"),
+        Trade::Client => format!("client{number}"),
+        Trade::Service => format!("service{number}"),
+    }
+}
+
+/// Relay n is at 10.n.0.1:1090, after 250 at 11.x, 12.x and so on; clients and services likewise in nets of their own.
+/// Every node has a /16 to itself.
+pub fn address_of(trade: Trade, number: usize) -> SocketAddr {
+    let (net, port) = match trade {
+        Trade::Relay => (10, 1090),
+        Trade::Client => (60, 40_001),
+        Trade::Service => (90, 50_001),
+    };
+    let (high, low) = ((number - 1) / 250, (number - 1) % 250 + 1);
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new((net + high) as u8, low as u8, 0, 1)), port)
+}
+
+/// The public key of an Ed25519 seed.
+fn key_of(seed: &[u8; 32]) -> RelayId {
+    RelayId(SigningKey::from_bytes(seed).verifying_key().to_bytes())
+}
+
+/// Makes the node: configuration from its papers, chance, clocks and disk from its birth.
+fn bear(papers: &Papers, birth: Birth) -> Node {
+    // lead: fill at merge. Make node::Config from `papers` (trade, identity, addr, registry signed by `authority`,
+    // tun, NETID) and from birth.saved and birth.bootstraps; then Node::new(config, birth.seed, birth.now).
+    let _ = (papers, birth);
+    Node {}
+}
