@@ -53,6 +53,8 @@ pub(crate) struct Out {
     queue: VecDeque<Output<'static>>,
     /// Packets for the TUN device.
     pub packets: Packets,
+    /// Packets that could not be given their addresses.
+    pub refused: u64,
     lent: Option<(link::LinkId, crate::wire::cell::Size, Vec<u8>)>,
     delivering: bool,
 }
@@ -105,12 +107,22 @@ impl Node {
             core.learn(contact, now);
         }
         let trade = match trade {
-            Trade::Client(config) => {
-                Machines::Client(Box::new(Client::new(*config, saved.guards.as_ref(), aes, &mut core, &mut chance, now)))
-            }
-            Trade::Relay(config) => {
-                Machines::Relay(Box::new(Relay::new(*config, saved.onion_keys.as_ref(), aes, &mut core, &mut chance, now)))
-            }
+            Trade::Client(config) => Machines::Client(Box::new(Client::new(
+                *config,
+                saved.guards.as_ref(),
+                aes,
+                &mut core,
+                &mut chance,
+                now,
+            ))),
+            Trade::Relay(config) => Machines::Relay(Box::new(Relay::new(
+                *config,
+                saved.onion_keys.as_ref(),
+                aes,
+                &mut core,
+                &mut chance,
+                now,
+            ))),
         };
         Node { core, trade, last: now }
     }
@@ -270,7 +282,7 @@ impl Node {
             ..report::Report::default()
         };
         match &self.trade {
-            Machines::Client(client) => client.report(&mut report, &self.core, now),
+            Machines::Client(client) => client.report(&mut report, now),
             Machines::Relay(relay) => relay.report(&mut report),
         }
         report.counters.push(("datagrams dropped", self.core.dropped));

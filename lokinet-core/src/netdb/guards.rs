@@ -18,6 +18,7 @@ pub const LIFETIME: Duration = Duration::from_secs(120 * 24 * 3600);
 #[derive(Default)]
 pub struct Guards {
     chosen: Vec<(RelayId, Wall)>,
+    ids: Vec<RelayId>,
 }
 
 impl Guards {
@@ -34,7 +35,8 @@ impl Guards {
                 return Err(Malformed);
             }
         }
-        Ok(Guards { chosen })
+        let ids = chosen.iter().map(|(id, _)| *id).collect();
+        Ok(Guards { chosen, ids })
     }
 
     /// The list's bytes.
@@ -49,6 +51,7 @@ impl Guards {
     /// Uses exactly these relays (`[network] strict-connect`).
     pub fn pin(&mut self, relays: &[RelayId]) {
         self.chosen = relays.iter().map(|id| (*id, Wall::from_millis(u64::MAX))).collect();
+        self.ids = relays.to_vec();
     }
 
     /// Drops guards that left the registry or had their time, and fills up with relays apart from each other; true
@@ -72,12 +75,13 @@ impl Guards {
             self.chosen.push((id, wall.plus(chance.between(LIFETIME / 2, LIFETIME))));
             changed = true;
         }
+        self.ids = self.chosen.iter().map(|(id, _)| *id).collect();
         changed
     }
 
     /// The guards, best first.
-    pub fn list(&self) -> Vec<RelayId> {
-        self.chosen.iter().map(|(id, _)| *id).collect()
+    pub fn ids(&self) -> &[RelayId] {
+        &self.ids
     }
 }
 
@@ -93,11 +97,11 @@ mod tests {
         let (mut guards, mut chance) = (Guards::default(), Chance::new([1; 32]));
         let wall = Wall::from_secs(1_000_000);
         assert!(guards.refresh(&netdb, &mut chance, wall));
-        let first = guards.list();
+        let first = guards.ids().to_vec();
         assert_eq!(first.len(), KEPT);
         let mut again = Guards::decode(&guards.encode()).unwrap();
         assert!(!again.refresh(&netdb, &mut chance, wall.plus(Duration::from_secs(3600))));
-        assert_eq!(again.list(), first);
+        assert_eq!(again.ids(), first);
         assert!(again.refresh(&netdb, &mut chance, wall.plus(LIFETIME)));
     }
 }

@@ -9,9 +9,9 @@ use crate::crypto::random::Chance;
 use crate::flow::dns;
 use crate::flow::question::Question;
 use crate::link::LinkId;
+use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::shelf::Shelf;
-use crate::netdb::Learned;
 use crate::time::{Now, Time, Wall};
 use crate::transit::admit::OnionKeys;
 use crate::transit::hop::HopRef;
@@ -230,15 +230,7 @@ impl Relay {
         self.waiting.insert(ticket, Waiting::Fetch);
     }
 
-    pub(super) fn cell(
-        &mut self,
-        link: LinkId,
-        path: PathId,
-        size: Size,
-        onion: &mut [u8],
-        core: &mut Core,
-        now: Now,
-    ) {
+    pub(super) fn cell(&mut self, link: LinkId, path: PathId, size: Size, onion: &mut [u8], core: &mut Core, now: Now) {
         if !self.transit.cell(link, path, size, onion, &mut core.links, now.mono) {
             core.dropped += 1;
         }

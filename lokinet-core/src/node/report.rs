@@ -46,6 +46,13 @@ pub struct LinkReport {
     pub dialled: bool,
 }
 
+impl LinkReport {
+    pub(super) fn of(link: &crate::link::Link) -> LinkReport {
+        let dialled = link.role == crate::link::Role::Initiator;
+        LinkReport { peer: link.peer, relay: link.relay, remote: link.remote, dialled }
+    }
+}
+
 /// One path of ours.
 #[derive(Clone, Debug)]
 pub struct PathReport {

@@ -5,8 +5,15 @@ use super::machine::Birth;
 use super::{Event, World};
 use core::time::Duration;
 use ed25519_dalek::SigningKey;
+use lokinet_core::crypto::key::Identity;
+use lokinet_core::flow::lease::Range;
 use lokinet_core::node::Node;
+use lokinet_core::node::config::{self, ClientConfig, Config, RelayConfig};
+use lokinet_core::time::Wall;
+use lokinet_core::wire::addrs::Addrs;
+use lokinet_core::wire::contact::NetId;
 use lokinet_core::wire::id::RelayId;
+use lokinet_core::wire::registry::{self, Listing, Registry};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -141,8 +148,35 @@ fn key_of(seed: &[u8; 32]) -> RelayId {
 
 /// Makes the node: configuration from its papers, chance, clocks and disk from its birth.
 fn bear(papers: &Papers, birth: Birth) -> Node {
-    // lead: fill at merge. Make node::Config from `papers` (trade, identity, addr, registry signed by `authority`,
-    // tun, NETID) and from birth.saved and birth.bootstraps; then Node::new(config, birth.seed, birth.now).
-    let _ = (papers, birth);
-    Node {}
+    let netid = NetId::new(NETID).expect("a short name");
+    let authority = Identity::from_seed(&papers.authority);
+    let listings: Vec<Listing> =
+        papers.registry.iter().map(|id| Listing { id: *id, operator: 0, hint: Addrs::default() }).collect();
+    // Signed once, long ago and for long: scenarios that jump clocks stay inside.
+    let (from, until) = (Wall::from_secs(1), Wall::from_secs(u32::MAX.into()));
+    let signed = registry::sign(netid, 1, from, until, &listings, core::slice::from_ref(&authority));
+    let registry = Registry::verify(signed, netid, &[authority.public()], 1, birth.now.wall).expect("just signed");
+    // A client's identity is as fresh as its chance; a service's is its keyfile.
+    let seed = papers.identity.clone().unwrap_or_else(|| Zeroizing::new(birth.seed.map(|byte| !byte)));
+    let identity = Identity::from_seed(&seed);
+    let trade = match papers.trade {
+        Trade::Relay => {
+            config::Trade::Relay(Box::new(RelayConfig { identity, addrs: Addrs::from_list(&[papers.addr]) }))
+        }
+        Trade::Client | Trade::Service => config::Trade::Client(Box::new(ClientConfig {
+            identity,
+            reachable: papers.trade == Trade::Service,
+            hops: 3,
+            paths: 4,
+            lifetime: Duration::from_secs(1200),
+            strict: Vec::new(),
+            range: Range::new(papers.tun, 16, Some("fd00::".parse().expect("an address"))).expect("room"),
+            mapaddr: Vec::new(),
+            srv: Vec::new(),
+            netid: NETID.to_owned(),
+        })),
+    };
+    let config =
+        Config { netid, private: true, registry, bootstraps: birth.bootstraps, saved: birth.saved, aes: true, trade };
+    Node::new(config, birth.seed, birth.now)
 }

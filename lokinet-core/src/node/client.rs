@@ -1,0 +1,480 @@
+//! A client's machines, wired: paths and their pool, sessions, leases, names. Neighbours: `node` hands it inputs;
+//! `session` converses, `flow` knows packets and names.
+
+// Splits a client into the road for its sessions and the sessions themselves.
+macro_rules! road {
+    ($client:expr, $core:expr, $now:expr) => {
+        Road {
+            paths: &mut $client.paths,
+            links: &mut $core.links,
+            netdb: &$core.netdb,
+            guards: $client.guards.ids(),
+            hops: $client.hops,
+            now: $now,
+        }
+    };
+}
+
+mod names;
+
+use super::config::ClientConfig;
+use super::io::{Event, LinkUp, Output, Save, Ticket, Wake};
+use super::report::{PathReport, Report, SessionReport};
+use super::{Core, Out};
+use crate::crypto::random::Chance;
+use crate::crypto::seal::Suite;
+use crate::flow::dns::SrvRecord;
+use crate::flow::lease::{Leases, Range};
+use crate::flow::question::Question;
+use crate::link::LinkId;
+use crate::netdb::fetch::{self, Fetch};
+use crate::netdb::guards::Guards;
+use crate::netdb::select::{self, Want};
+use crate::path::pool::Pool;
+use crate::path::{Action as PathAction, AskId, Paths};
+use crate::session::{Action as SessionAction, Remote, Road, Sessions};
+use crate::time::{Now, Time};
+use crate::wire::address::LokiAddress;
+use crate::wire::batch::Packets;
+use crate::wire::build::Purpose;
+use crate::wire::cell::Size;
+use crate::wire::contact::Contact;
+use crate::wire::control::{Ask, CONTACTS_MAX, Tell};
+use crate::wire::id::{PathId, RelayId};
+use crate::wire::packet;
+use crate::wire::request::{self, Request};
+use bytes::Bytes;
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How often expired things are swept and links looked after.
+const TEND: Duration = Duration::from_secs(10);
+
+/// A client.
+pub struct Client {
+    paths: Paths,
+    pool: Pool,
+    sessions: Sessions,
+    guards: Guards,
+    strict: bool,
+    hops: usize,
+    leases: Leases,
+    range: Range,
+    srv: Vec<SrvRecord>,
+    netid: String,
+    names: BTreeMap<[u8; 32], Vec<(Ticket, Question)>>,
+    fetch: Fetch,
+    fetching: Option<Ticket>,
+    learning: Option<AskId>,
+    clocks: BTreeMap<Ticket, Now>,
+    chance: Chance,
+    stripped: Vec<u8>,
+    ready: bool,
+    published: bool,
+    tend: Time,
+    /// Packets from the TUN device that could not be sent.
+    refused: u64,
+}
+
+impl Client {
+    pub(super) fn new(
+        config: ClientConfig,
+        saved: Option<&Bytes>,
+        aes: bool,
+        core: &mut Core,
+        chance: &mut Chance,
+        now: Now,
+    ) -> Client {
+        let ClientConfig { identity, reachable, hops, paths, lifetime, strict, range, mapaddr, srv, netid } = config;
+        let mut guards = saved.and_then(|bytes| Guards::decode(bytes).ok()).unwrap_or_default();
+        if !strict.is_empty() {
+            guards.pin(&strict);
+        }
+        let suite = if aes { Suite::Aes } else { Suite::ChaCha };
+        let mut leases = Leases::new(range);
+        for (address, ip) in mapaddr {
+            leases.fix(LokiAddress(address), ip);
+        }
+        let mut client = Client {
+            paths: Paths::new(chance.fork("paths"), lifetime),
+            pool: Pool::new(paths, lifetime, now.mono),
+            sessions: Sessions::new(identity, reachable, suite, chance.fork("sessions"), now),
+            guards,
+            strict: !strict.is_empty(),
+            hops,
+            leases,
+            range,
+            srv,
+            netid,
+            names: BTreeMap::new(),
+            fetch: Fetch::new(now.mono),
+            fetching: None,
+            learning: None,
+            clocks: BTreeMap::new(),
+            chance: chance.fork("client"),
+            stripped: Vec::with_capacity(2048),
+            ready: false,
+            published: false,
+            tend: now.mono,
+            refused: 0,
+        };
+        client.refresh_guards(core, now);
+        client
+    }
+
+    pub(super) fn address(&self) -> [u8; 32] {
+        self.sessions.address()
+    }
+
+    pub(super) fn reseed(&mut self, chance: &mut Chance) {
+        self.chance.reseed(&chance.bytes());
+        self.paths.chance().reseed(&chance.bytes());
+        self.sessions.reseed(&chance.bytes());
+    }
+
+    pub(super) fn link_up(&mut self, up: &LinkUp, core: &mut Core, now: Now) {
+        let body = Request::Clock.encode();
+        let ticket = core.links.request(up.peer, Vec::new(), body, Duration::from_secs(5), now.mono);
+        self.clocks.insert(ticket, now);
+    }
+
+    pub(super) fn link_down(&mut self, link: LinkId) {
+        self.paths.link_down(link);
+    }
+
+    pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
+        if let Some(asked) = self.clocks.remove(&ticket) {
+            return self.clock(asked, reply, core, now);
+        }
+        if self.fetching == Some(ticket) {
+            self.fetching = None;
+            return self.page(reply, core, now);
+        }
+        let profile = &mut core.netdb.profile;
+        let mut verdict = |hops: &[Arc<Contact>], blamed: Option<usize>| judge(profile, hops, blamed);
+        self.paths.reply(ticket, reply, &mut core.links, now.mono, &mut verdict);
+    }
+
+    /// Our clock against a relay's: reported, never corrected by strangers.
+    fn clock(&mut self, asked: Now, reply: Option<Bytes>, core: &mut Core, now: Now) {
+        let Some(theirs) = reply.and_then(|reply| reply.as_ref().try_into().ok()).map(u64::from_be_bytes) else {
+            return;
+        };
+        let ours = (asked.wall.millis() / 2 + now.wall.millis() / 2) as i64;
+        let ahead = (ours - theirs as i64) / 1000;
+        if ahead.abs() > 60 {
+            core.out.event(Event::ClockSkew(ahead));
+        }
+    }
+
+    fn page(&mut self, reply: Option<Bytes>, core: &mut Core, now: Now) {
+        let failed = reply.is_none();
+        let contacts = reply.map(|reply| request::contacts(&reply)).unwrap_or_default();
+        let last = self.take_contacts(&contacts, core, now);
+        let next = self.fetch.page(&core.netdb, last, failed, now.mono);
+        self.fetch_from(next, core, now);
+    }
+
+    fn take_contacts(&mut self, contacts: &[Bytes], core: &mut Core, now: Now) -> Option<RelayId> {
+        let mut last = None;
+        for contact in contacts {
+            core.learn(contact, now);
+            last = last.max(contact.get(9..41).and_then(|id| id.try_into().ok()).map(RelayId));
+        }
+        self.refresh_guards(core, now);
+        last
+    }
+
+    fn fetch_from(&mut self, question: Option<fetch::Question>, core: &mut Core, now: Now) {
+        let Some(fetch::Question { relay, after }) = question else { return };
+        // Once we know enough, nobody is told what we ask for: the question goes over a path.
+        if Fetch::enough(&core.netdb)
+            && let Some(path) = self.paths.any()
+            && let Some(id) = self.paths.ask(path, &Ask::Contacts { after }, &mut core.links, now.mono)
+        {
+            self.learning = Some(id);
+            return;
+        }
+        let addrs = core.netdb.addrs(&relay).list();
+        let body = Request::Contacts { after }.encode();
+        self.fetching = Some(core.links.request(relay, addrs, body, Duration::from_secs(5), now.mono));
+    }
+
+    fn learned(&mut self, tell: Option<Tell>, core: &mut Core, now: Now) {
+        let (contacts, failed) = match tell {
+            Some(Tell::Contacts(contacts)) => (contacts, false),
+            _ => (Vec::new(), true),
+        };
+        let last = self.take_contacts(&contacts, core, now).filter(|_| contacts.len() == CONTACTS_MAX);
+        let next = self.fetch.page(&core.netdb, last, failed, now.mono);
+        self.fetch_from(next, core, now);
+    }
+
+    fn refresh_guards(&mut self, core: &mut Core, now: Now) {
+        if !self.strict && self.guards.refresh(&core.netdb, &mut self.chance, now.wall) {
+            core.out.push(Output::Save(Save::Guards(self.guards.encode().into())));
+        }
+    }
+
+    pub(super) fn cell(&mut self, link: LinkId, path: PathId, size: Size, onion: &mut [u8], core: &mut Core, now: Now) {
+        let Some(arrived) = self.paths.receive(link, path, size, onion, now.mono) else { return };
+        let mut road = road!(self, core, now);
+        let (leases, out) = (&mut self.leases, &mut core.out);
+        self.sessions.arrived(arrived, &mut road, &mut |remote, packet| {
+            deliver(remote, packet, leases, out, now.mono);
+        });
+    }
+
+    /// Sends what the batch left in half-filled cells.
+    pub(super) fn flush(&mut self, core: &mut Core, now: Now) {
+        self.sessions.flush(&mut road!(self, core, now));
+    }
+
+    /// Programs sent packets into the TUN device.
+    pub(super) fn packets(&mut self, packets: &mut Packets, core: &mut Core, now: Now) {
+        for index in 0..packets.len() {
+            self.packet(packets.packet(index), core, now);
+        }
+        self.flush(core, now);
+    }
+
+    fn packet(&mut self, bytes: &mut [u8], core: &mut Core, now: Now) {
+        let remote = packet::destination(bytes).and_then(|to| self.leases.remote_of(to, now.mono));
+        let Some(remote) = remote else {
+            self.refused += 1;
+            return;
+        };
+        self.stripped.clear();
+        if packet::strip(bytes, &mut self.stripped).is_err() {
+            self.refused += 1;
+            return;
+        }
+        let sent = self.sessions.send(remote, &self.stripped, &mut road!(self, core, now));
+        if !sent {
+            self.refused += 1;
+        }
+    }
+
+    /// Carries what paths and sessions ask; true when there was something.
+    pub(super) fn pump(&mut self, core: &mut Core, now: Now) -> bool {
+        let mut busy = false;
+        for action in self.paths.actions() {
+            busy = true;
+            match action {
+                PathAction::Live(key) => {
+                    self.pool.worked();
+                    if !self.ready {
+                        self.ready = true;
+                        core.out.event(Event::Ready);
+                    }
+                    for ((link, path), size, mut onion) in self.paths.take_held(key) {
+                        self.cell(link, path, size, &mut onion, core, now);
+                    }
+                    self.sessions.path_live(key, &mut road!(self, core, now));
+                }
+                PathAction::Ended { key, born, purpose } => {
+                    if !born && !matches!(purpose, Purpose::Join(_)) {
+                        self.pool.failed(now.mono);
+                    }
+                    self.sessions.path_ended(key, &mut road!(self, core, now));
+                }
+                PathAction::Answered(id, tell) => self.answered(id, Some(tell), core, now),
+                PathAction::Unanswered(id) => self.answered(id, None, core, now),
+                PathAction::Told(key, Tell::JoinEnded(caller)) => {
+                    self.sessions.join_ended(key, caller, &mut road!(self, core, now));
+                }
+                PathAction::Told(..) => {}
+            }
+        }
+        for action in self.sessions.actions() {
+            busy = true;
+            self.session_action(action, core, now);
+        }
+        self.fill_pool(core, now);
+        busy
+    }
+
+    fn answered(&mut self, id: AskId, tell: Option<Tell>, core: &mut Core, now: Now) {
+        if self.learning == Some(id) {
+            self.learning = None;
+            return self.learned(tell, core, now);
+        }
+        self.sessions.answered(id, tell, &mut road!(self, core, now));
+    }
+
+    fn session_action(&mut self, action: SessionAction, core: &mut Core, now: Now) {
+        match action {
+            SessionAction::Open(remote) => {
+                self.leases.hold(remote, true, now.mono);
+                if let Remote::Address(address) = remote {
+                    self.named(address, None, core, now);
+                }
+            }
+            SessionAction::Failed(Remote::Address(address), why) => self.named(address, Some(why), core, now),
+            SessionAction::Failed(Remote::Anonymous(_), _) => {}
+            SessionAction::Closed(remote) => self.leases.hold(remote, false, now.mono),
+            SessionAction::Published => {
+                self.published = true;
+                core.out.event(Event::Published);
+            }
+        }
+    }
+
+    fn fill_pool(&mut self, core: &mut Core, now: Now) {
+        for _ in 0..self.pool.missing(&self.paths, now.mono) {
+            let mut avoid = self.paths.pivots();
+            avoid.dedup();
+            if !self.begin(&avoid, core, now) && !self.begin(&[], core, now) {
+                self.pool.failed(now.mono);
+                break;
+            }
+        }
+    }
+
+    fn begin(&mut self, avoid: &[RelayId], core: &mut Core, now: Now) -> bool {
+        let guards = self.guards.ids();
+        let want = Want { hops: self.hops, guards, pivot: None, avoid };
+        let paths = &mut self.paths;
+        let Some(hops) = select::select(&core.netdb, &want, paths.chance()).filter(|_| !guards.is_empty()) else {
+            return false;
+        };
+        let purpose = if self.sessions.reachable() { Purpose::Host(paths.chance().bytes()) } else { Purpose::General };
+        paths.build(hops, purpose, None, &mut core.links, now).is_some()
+    }
+
+    pub(super) fn next_wake(&self, now: Time) -> Option<(Time, Wake)> {
+        let all = [
+            self.paths.next_wake().map(|at| (at, Wake::Path)),
+            self.pool.next_wake(&self.paths, now).map(|at| (at, Wake::Path)),
+            self.sessions.next_wake().map(|at| (at, Wake::Session)),
+            self.fetch.next_wake().filter(|_| self.learning.is_none()).map(|at| (at, Wake::Netdb)),
+            Some((self.tend, Wake::Link)),
+        ];
+        all.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    pub(super) fn wake(&mut self, core: &mut Core, now: Now) {
+        let Core { links, netdb, .. } = core;
+        let profile = &mut netdb.profile;
+        self.paths.wake(links, now.mono, &mut |hops, blamed| judge(profile, hops, blamed));
+        self.sessions.wake(&mut road!(self, core, now));
+        let question = self.fetch.wake(&core.netdb, None, &mut self.chance, now.mono);
+        self.fetch_from(question, core, now);
+        if now.mono >= self.tend {
+            self.tend = now.mono + TEND;
+            self.tidy(core, now);
+        }
+    }
+
+    fn tidy(&mut self, core: &mut Core, now: Now) {
+        for id in core.netdb.expire(now) {
+            core.out.push(Output::Save(Save::Contact { id, signed: None }));
+        }
+        self.refresh_guards(core, now);
+        // A relay that only gave us contacts need not know that we are still here.
+        let used: Vec<LinkId> = self.paths.all_live().map(|(_, live)| live.first().0).collect();
+        let building = self.paths.all_building().next().is_some() || self.fetching.is_some();
+        let idle: Vec<LinkId> = core
+            .links
+            .iter()
+            .filter(|(id, link)| !building && !used.contains(id) && !self.guards.ids().contains(&link.peer))
+            .map(|(id, _)| id)
+            .collect();
+        for id in idle {
+            core.links.hang_up(id);
+        }
+    }
+
+    pub(super) fn stop(&mut self, core: &mut Core, now: Now) {
+        self.sessions.stop(&mut road!(self, core, now));
+        let keys: Vec<_> = self.paths.all_live().map(|(key, _)| key).collect();
+        for key in keys {
+            self.paths.close(key, &mut core.links, now.mono);
+        }
+    }
+
+    pub(super) fn report(&self, report: &mut Report, now: Now) {
+        let hop = |c: &Arc<Contact>| (c.id, c.card.addrs.list().first().copied());
+        let purpose = |p: Purpose| match p {
+            Purpose::General => "general",
+            Purpose::Host(_) => "inbound",
+            Purpose::Join(_) => "rendezvous",
+        };
+        report.ready = self.ready;
+        report.published = self.published;
+        report.address = LokiAddress(self.address()).to_string();
+        for (_, live) in self.paths.all_live() {
+            report.paths.push(PathReport {
+                hops: live.hops().iter().map(hop).collect(),
+                purpose: purpose(live.purpose()),
+                state: "live",
+                round_trip: Some(live.round_trip()),
+                remaining: live.expires().since(now.mono),
+                cells: live.cells,
+            });
+        }
+        for (_, hops, use_) in self.paths.all_building() {
+            report.paths.push(PathReport {
+                hops: hops.iter().map(hop).collect(),
+                purpose: purpose(use_),
+                state: "building",
+                round_trip: None,
+                remaining: Duration::ZERO,
+                cells: (0, 0),
+            });
+        }
+        let name = |remote: Remote| match remote {
+            Remote::Address(address) => Some(LokiAddress(address).to_string()),
+            Remote::Anonymous(_) => None,
+        };
+        for (remote, inbound, path) in self.sessions.all() {
+            let route =
+                path.and_then(|key| self.paths.live(key)).map(|live| live.hops().iter().map(|c| c.id).collect());
+            report.sessions.push(SessionReport {
+                remote: name(remote),
+                lease: self.leases.ip_of(&remote),
+                inbound,
+                state: "open",
+                route: route.unwrap_or_default(),
+            });
+        }
+        for (address, looking_up) in self.sessions.calling() {
+            report.sessions.push(SessionReport {
+                remote: name(Remote::Address(*address)),
+                lease: None,
+                inbound: false,
+                state: if looking_up { "looking-up" } else { "calling" },
+                route: Vec::new(),
+            });
+        }
+        let (begun, failed) = self.paths.builds;
+        report.counters.extend([
+            ("paths begun", begun),
+            ("paths failed", failed),
+            ("path cells dropped", self.paths.dropped),
+            ("session cells dropped", self.sessions.dropped),
+            ("packets refused", self.refused),
+        ]);
+    }
+}
+
+fn judge(profile: &mut crate::netdb::profile::Profile, hops: &[Arc<Contact>], blamed: Option<usize>) {
+    match blamed {
+        None => hops.iter().for_each(|hop| profile.worked(&hop.id)),
+        Some(index) => {
+            if let Some(hop) = hops.get(index) {
+                profile.failed(hop.id);
+            }
+        }
+    }
+}
+
+/// A packet came out of a conversation: addresses are written and it goes to the TUN device.
+fn deliver(remote: Remote, stripped: &[u8], leases: &mut Leases, out: &mut Out, now: Time) {
+    let Some(from) = leases.lease(remote, now) else { return };
+    let range = leases.range();
+    if packet::restore(stripped, from, range.own(), range.base6(), &mut out.packets).is_err() {
+        out.refused += 1;
+    }
+}
