@@ -260,7 +260,13 @@ async fn raise_and(dir: &Path, size: &Size, screen: &Screen, demo: Option<bool>)
             Ok(0)
         }
         // The logs stay, the processes do not.
-        Err(trouble) => end_all(&dir).and(Err(trouble)),
+        Err(trouble) => {
+            end_all(&dir)?;
+            if !plan::state_path(&dir).exists() {
+                life::leave(&dir, lock);
+            }
+            Err(trouble)
+        }
     }
 }
 

@@ -62,7 +62,17 @@ pub async fn run(dir: &Path, size: &Size, json: bool, screen: &Screen) -> Outcom
             "A whole network on this machine: {relays} relays, {clients} client, {services} .loki site"
         ));
     }
-    let raised = up::raise(dir, size, screen).await?;
+    let raised = match up::raise(dir, size, screen).await {
+        Ok(raised) => raised,
+        Err(trouble) => {
+            if json {
+                let error = Some(trouble.what.clone());
+                let dir = dir.display().to_string();
+                print(&Document { error, seconds: began.elapsed().as_secs_f64(), dir, ..Document::default() }, screen)?;
+            }
+            return Err(trouble);
+        }
+    };
     let raise_time = began.elapsed();
     let mut demo = Demo { plan: raised.plan.clone(), screen, json, document: Document::default() };
     demo.document.dir = dir.display().to_string();
@@ -76,12 +86,16 @@ pub async fn run(dir: &Path, size: &Size, json: bool, screen: &Screen) -> Outcom
     demo.document.error = result.as_ref().err().map(|trouble| trouble.what.clone());
     demo.document.seconds = began.elapsed().as_secs_f64();
     if json {
-        let text = serde_json::to_string_pretty(&demo.document).or_trouble(|| "cannot write JSON".into())?;
-        screen.say(text);
+        print(&demo.document, screen)?;
     } else if result.is_ok() {
         screen.headline(format_args!("All of it worked, in {}; nothing is left behind.", seconds(began.elapsed())));
     }
     result
+}
+
+fn print(document: &Document, screen: &Screen) -> Outcome<()> {
+    screen.say(serde_json::to_string_pretty(document).or_trouble(|| "cannot write JSON".into())?);
+    Ok(())
 }
 
 impl Demo<'_> {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -75,7 +76,7 @@ pub fn outer(dir: &Path) -> Outcome<()> {
         namespace::unshare_world().map_err(|error| Trouble::new(no_user_namespace(&error)))?;
     }
     let mut inner = Command::new("/proc/self/exe");
-    inner.args(["devnet", "--dir"]).arg(dir).args(["__init", "--inner"]);
+    inner.arg0("lokinet-devnet").args(["devnet", "--dir"]).arg(dir).args(["__init", "--inner"]);
     namespace::start_session(&mut inner);
     inner.spawn().or_trouble(|| "cannot start the first process of the namespace".into())?;
     Ok(())
@@ -97,15 +98,13 @@ fn no_user_namespace(error: &std::io::Error) -> String {
 }
 
 fn no_tun(error: &std::io::Error) -> String {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     match fs::metadata("/dev/net/tun") {
         Err(_) => "/dev/net/tun is missing: there is no such file; load its module: sudo modprobe tun".into(),
         Ok(facts) if !facts.file_type().is_char_device() => "/dev/net/tun is no device here".into(),
         Ok(facts) => format!(
-            "/dev/net/tun cannot be used ({error}): its mode is {:04o}, its owner is user {}; user namespaces are allowed. \
+            "/dev/net/tun cannot be used ({error}): its mode is {:04o}. User namespaces are allowed. \
              Remedy: sudo chmod 0666 /dev/net/tun (as ordinary distributions have it), or run this as root",
-            facts.permissions().mode() & 0o7777,
-            facts.uid()
+            facts.permissions().mode() & 0o7777
         ),
     }
 }
@@ -178,6 +177,7 @@ fn make_mounts(node: &Node) -> Outcome<File> {
         if run.is_dir() && !run.is_symlink() {
             namespace::mount_memory(run)
                 .or_trouble(|| format!("cannot give {} its own {}", node.name, run.display()))?;
+            let _ = fs::set_permissions(run, fs::Permissions::from_mode(0o755));
         }
     }
     for name in ETC {

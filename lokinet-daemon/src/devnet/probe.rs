@@ -74,7 +74,7 @@ pub async fn paths(plan: &Plan, socket: &Path, target: &str) -> Vec<Route> {
     let list = result.as_array().or_else(|| result.get("paths").and_then(Value::as_array));
     let names = relay_names(plan);
     let mut paths: Vec<Route> = list.into_iter().flatten().filter_map(|path| read_path(path, &names)).collect();
-    paths.sort_by_key(|path| !path.target.as_deref().is_some_and(|to| to == target));
+    paths.sort_by_key(|path| path.target.as_deref() != Some(target));
     paths
 }
 

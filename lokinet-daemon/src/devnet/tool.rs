@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest request head the server reads.
 const HEAD_MAX: usize = 8192;
 /// What the server sends at once.
-const CHUNK: [u8; 65536] = [b'~'; 65536];
+static CHUNK: [u8; 65536] = [b'~'; 65536];
 
 /// Serves a greeting at `/`, and `bytes` bytes at any other path.
 pub fn serve(address: SocketAddr, bytes: u64, screen: &Screen) -> Outcome<()> {

@@ -66,7 +66,16 @@ pub async fn raise(dir: &Path, size: &Size, screen: &Screen) -> Outcome<Raised> 
     files::write(&mut plan)?;
     plan.save()?;
     screen.progress(format_args!("files of {} nodes written to {}", plan.nodes.len(), dir.display()));
-    let leash = start(&plan).await?;
+    let leash = match start(&plan).await {
+        Ok(leash) => leash,
+        Err(trouble) => {
+            // No daemon has run, so that no log is worth keeping, unless the init itself has said something.
+            if fs::metadata(plan.init_log()).is_ok_and(|log| log.len() == 0) {
+                life::clear(dir)?;
+            }
+            return Err(trouble);
+        }
+    };
     let mut plan = Plan::load(dir)?.ok_or_else(|| Trouble::new("the state has vanished"))?;
     screen.progress("namespaces made, wire laid, every daemon started");
     wait_ready(&mut plan, screen).await?;
