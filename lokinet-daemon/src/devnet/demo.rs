@@ -211,7 +211,8 @@ impl Demo<'_> {
                         return Ok(Answer { output: "no end after 180 s".into(), time: wait.elapsed(), ok: false });
                     }
                     if wait.speaks() {
-                        self.screen.progress(format_args!("waiting for {} at {node}", shown(command)));
+                        let program = shown(command.get(..1).unwrap_or_default());
+                        self.screen.progress(format_args!("waiting for {program} at {node}"));
                     }
                 }
             }
