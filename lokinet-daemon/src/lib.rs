@@ -1,1 +1,3 @@
-//! x
+//! The onion router as a host's service: what the `lokinet` program is made of.
+
+pub mod devnet;

@@ -1,0 +1,133 @@
+//! The files a network starts from: keys, the signed registry of relays, each node's `lokinet.ini`, and the three files of
+//! `/etc` it sees. Written before anything runs; the daemon reads them as it would read anyone's.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use ed25519_dalek::SigningKey;
+
+use super::plan::{Node, Plan, RELAY_PORT, RESOLVER, Role, write_private};
+use super::trouble::{OrTrouble, Outcome};
+
+/// Writes everything, and notes the relays' identities in the plan.
+pub fn write(plan: &mut Plan) -> Outcome<()> {
+    let authority = seed()?;
+    write_private(&plan.dir.join("authority.key"), &key_file(&authority))?;
+    let mut relays = Vec::new();
+    for node in &mut plan.nodes {
+        fs::create_dir_all(node.dir.join("data")).or_trouble(|| format!("cannot make {}", node.dir.display()))?;
+        if node.role == Role::Relay {
+            let seed = seed()?;
+            write_private(&node.dir.join("data/identity.key"), &key_file(&seed))?;
+            let id = public(&seed);
+            node.id = Some(HEXLOWER.encode(&id));
+            relays.push((id, u32::from(node.number), node.hint()));
+        }
+    }
+    write_registry(&plan.dir, &authority, &relays)?;
+    let authority = HEXLOWER.encode(&public(&authority));
+    for node in &plan.nodes {
+        write_private(&node.ini(), ini(plan, node, &authority).as_bytes())?;
+        write_etc(plan, node)?;
+    }
+    Ok(())
+}
+
+fn seed() -> Outcome<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).or_trouble(|| "the system gives no random bytes".into())?;
+    Ok(seed)
+}
+
+fn public(seed: &[u8; 32]) -> [u8; 32] {
+    SigningKey::from_bytes(seed).verifying_key().to_bytes()
+}
+
+/// The daemon's key file: a bencoded dictionary of secret (seed and public key) and version.
+fn key_file(seed: &[u8; 32]) -> Vec<u8> {
+    [b"d1:s64:".as_slice(), seed, &public(seed), b"1:vi0ee"].concat()
+}
+
+/// Writes the list of relays, signed by the network's only authority.
+///
+/// TODO-at-merge: `lokinet_core::netdb::registry::sign` makes the real file; this is a placeholder that no daemon accepts.
+pub fn write_registry(dir: &Path, authority_seed: &[u8; 32], relays: &[([u8; 32], u32, SocketAddr)]) -> Outcome<()> {
+    let mut text = format!("placeholder, authority {}\n", HEXLOWER.encode(&public(authority_seed)));
+    for (id, operator, hint) in relays {
+        let _ = writeln!(text, "{} {operator} {hint}", HEXLOWER.encode(id));
+    }
+    write_private(&dir.join("registry.signed"), text.as_bytes())
+}
+
+fn ini(plan: &Plan, node: &Node, authority: &str) -> String {
+    let mut text = format!("# Written by lokinet devnet for {}.\n[router]\nnetid=devnet\n", node.name);
+    let _ = writeln!(text, "data-dir={}", node.dir.join("data").display());
+    match node.role {
+        Role::Relay => {
+            let _ =
+                writeln!(text, "public-ip={}\npublic-port={RELAY_PORT}\n\n[bind]\ninbound={}", node.v4, node.hint());
+            if let Some(v6) = node.v6 {
+                let _ = writeln!(text, "inbound=[{v6}]:{RELAY_PORT}");
+            }
+            text.push_str("\n[network]\ntype=null\n");
+        }
+        Role::Client | Role::Service => {
+            text.push_str("\n[network]\nifname=lokitun0\n");
+            if node.role == Role::Service {
+                let _ = writeln!(text, "keyfile={}", node.dir.join("data/service.private").display());
+            }
+            let _ = writeln!(text, "\n[dns]\nbind={RESOLVER}:53\nupstream=");
+        }
+    }
+    let registry = plan.dir.join("registry.signed");
+    let _ = writeln!(text, "\n[registry]\nfile={}\nauthority={authority}\nthreshold=1", registry.display());
+    let _ = writeln!(text, "\n[api]\nenabled=true\nsocket={}", node.socket().display());
+    text.push_str("\n[logging]\nlevel=info\ntype=print\n");
+    text
+}
+
+/// What the node finds in `/etc` in place of the host's.
+pub const ETC: [&str; 3] = ["resolv.conf", "nsswitch.conf", "hosts"];
+
+fn write_etc(plan: &Plan, node: &Node) -> Outcome<()> {
+    let mut hosts = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {}\n", node.name);
+    for other in plan.nodes.iter().filter(|other| other.name != node.name) {
+        let _ = writeln!(hosts, "{} {}", other.v4, other.name);
+    }
+    let nsswitch = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
+    let resolv = format!("nameserver {RESOLVER}\n");
+    let etc = node.dir.join("etc");
+    fs::create_dir_all(&etc).or_trouble(|| format!("cannot make {}", etc.display()))?;
+    for (name, text) in ETC.into_iter().zip([resolv.as_str(), nsswitch, hosts.as_str()]) {
+        fs::write(etc.join(name), text).or_trouble(|| format!("cannot write {}", etc.join(name).display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_the_seed_and_its_public_half() {
+        let file = key_file(&[7; 32]);
+        assert_eq!(file.len(), 7 + 64 + 7);
+        assert!(file.starts_with(b"d1:s64:") && file.ends_with(b"1:vi0ee"));
+        assert_eq!(file[39..71], public(&[7; 32]));
+    }
+
+    #[test]
+    fn relays_listen_where_the_registry_sends_people_and_only_visitors_have_a_resolver() {
+        let dir = Path::new("/tmp/d");
+        let plan = Plan::new(dir, "/bin/true".into(), 2, 1, 1).expect("a plan");
+        let relay = ini(&plan, &plan.nodes[1], "aa");
+        assert!(relay.contains("\npublic-ip=10.2.0.1\n") && relay.contains("\ninbound=10.2.0.1:1090\n"));
+        assert!(relay.contains("\ntype=null\n") && !relay.contains("[dns]"));
+        let service = ini(&plan, &plan.nodes[3], "aa");
+        assert!(service.contains("keyfile=/tmp/d/nodes/service1/data/service.private\n"));
+        assert!(service.contains("upstream=\n") && !ini(&plan, &plan.nodes[2], "aa").contains("keyfile"));
+    }
+}

@@ -1,0 +1,255 @@
+//! What a devnet consists of, and the file that remembers it: nodes with their addresses and folders, and the init that holds
+//! them. `files` writes what the plan says, `init` fills in the namespaces, every verb reads it.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::namespace;
+use super::trouble::{OrTrouble, Outcome, Trouble};
+
+/// The UDP port every relay listens on.
+pub const RELAY_PORT: u16 = 1090;
+/// Where each node's resolver listens.
+pub const RESOLVER: &str = "127.3.2.1";
+/// A Unix socket's path, with its final NUL, must fit in this.
+const SOCKET_PATH_MAX: usize = 108;
+/// All the IPv6 addresses are on the wire: 3fff::/20 is documentation space, with a /32 for each relay.
+pub const V6_PREFIX: u8 = 20;
+/// All the IPv4 addresses are on the wire.
+pub const V4_PREFIX: u8 = 8;
+
+/// What a node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Carries others' traffic.
+    Relay,
+    /// Someone who visits.
+    Client,
+    /// A `.loki` site.
+    Service,
+}
+
+impl Role {
+    /// The word that names it, and begins its nodes' names.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Client => "client",
+            Self::Service => "service",
+        }
+    }
+
+    fn offset(self) -> u8 {
+        match self {
+            Self::Relay => 0,
+            Self::Client => 200,
+            Self::Service => 220,
+        }
+    }
+}
+
+/// One node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Node {
+    /// `relay3`, `client1`.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Its number among those of its role, from 1.
+    pub number: u8,
+    /// Its address on the wire.
+    pub v4: Ipv4Addr,
+    /// Its second address on the wire, where the kernel has IPv6.
+    pub v6: Option<Ipv6Addr>,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// A relay's public identity in hexadecimal.
+    pub id: Option<String>,
+    /// Its `.loki` address, once known.
+    pub loki: Option<String>,
+    /// Its network namespace, as a descriptor of the init.
+    pub net: Option<i32>,
+    /// Its mount namespace, as a descriptor of the init.
+    pub mounts: Option<i32>,
+}
+
+impl Node {
+    fn new(dir: &Path, role: Role, number: u8, ipv6: bool) -> Self {
+        let name = format!("{}{number}", role.word());
+        let second = role.offset() + number;
+        Self {
+            dir: dir.join("nodes").join(&name),
+            name,
+            role,
+            number,
+            v4: Ipv4Addr::new(10, second, 0, 1),
+            v6: ipv6.then(|| Ipv6Addr::new(0x3fff, u16::from(second), 0, 0, 0, 0, 0, 1)),
+            id: None,
+            loki: None,
+            net: None,
+            mounts: None,
+        }
+    }
+
+    /// Where its daemon answers questions.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("control.sock")
+    }
+
+    /// What its daemon says.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// Its configuration.
+    pub fn ini(&self) -> PathBuf {
+        self.dir.join("lokinet.ini")
+    }
+
+    /// Where a relay is reached.
+    pub fn hint(&self) -> SocketAddr {
+        SocketAddr::new(self.v4.into(), RELAY_PORT)
+    }
+}
+
+/// The process that holds all the namespaces; its end is theirs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Init {
+    /// Its number, as the host sees it.
+    pub pid: u32,
+    /// When it began, in the kernel's ticks since the boot: numbers come again, this does not.
+    pub start_time: u64,
+    /// Which boot that was.
+    pub boot: String,
+}
+
+/// A whole network, as `state.json` keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The folder all of it lies in.
+    pub dir: PathBuf,
+    /// The program each node runs.
+    pub daemon: PathBuf,
+    /// Relays first, then clients, then services.
+    pub nodes: Vec<Node>,
+    /// Who holds it, once it runs.
+    pub init: Option<Init>,
+}
+
+impl Plan {
+    /// A network of so many nodes under `dir`, an absolute path.
+    pub fn new(dir: &Path, daemon: PathBuf, relays: u8, clients: u8, services: u8) -> Outcome<Self> {
+        let ipv6 = Path::new("/proc/net/if_inet6").exists();
+        let mut nodes = Vec::new();
+        for (role, count) in [(Role::Relay, relays), (Role::Client, clients), (Role::Service, services)] {
+            nodes.extend((1..=count).map(|number| Node::new(dir, role, number, ipv6)));
+        }
+        for (what, path) in [("the state directory", dir), ("the program", daemon.as_path())] {
+            if path.starts_with("/run") || path.starts_with("/var/run") {
+                return Err(Trouble::new(format!(
+                    "{what} {} lies under /run, which every node has for itself; use another place, e.g. --dir /tmp/devnet",
+                    path.display()
+                )));
+            }
+        }
+        let longest = nodes.iter().map(|node| node.socket().as_os_str().len() + 1).max().unwrap_or(0);
+        if longest > SOCKET_PATH_MAX {
+            return Err(Trouble::new(format!(
+                "{} is too long a path: the nodes' sockets in it would have {longest} bytes, and a Unix socket's path \
+                 has at most {SOCKET_PATH_MAX}; use a shorter --dir",
+                dir.display()
+            )));
+        }
+        Ok(Self { dir: dir.to_path_buf(), daemon, nodes, init: None })
+    }
+
+    /// Reads the network in `dir`; `None` when there is none.
+    pub fn load(dir: &Path) -> Outcome<Option<Self>> {
+        let path = state_path(dir);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Trouble::new(format!("cannot read {}: {error}", path.display()))),
+        };
+        check_owner(dir)?;
+        let plan: Self = serde_json::from_slice(&text).or_trouble(|| format!("{} is damaged", path.display()))?;
+        Ok(Some(plan))
+    }
+
+    /// Writes it, whole or not at all.
+    pub fn save(&self) -> Outcome<()> {
+        let path = state_path(&self.dir);
+        let new = self.dir.join("state.json.new");
+        let text = serde_json::to_vec_pretty(self).or_trouble(|| "cannot write the state down".into())?;
+        write_private(&new, &text)?;
+        fs::rename(&new, &path).or_trouble(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Outcome<&Node> {
+        self.nodes.iter().find(|node| node.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+            Trouble::new(format!("there is no node {name:?} here; there are {}", names.join(", ")))
+        })
+    }
+
+    /// Where the init takes requests.
+    pub fn init_socket(&self) -> PathBuf {
+        self.dir.join("devnet.sock")
+    }
+
+    /// What the init says.
+    pub fn init_log(&self) -> PathBuf {
+        self.dir.join("init.log")
+    }
+}
+
+/// Where the state of `dir` lies.
+pub fn state_path(dir: &Path) -> PathBuf {
+    dir.join("state.json")
+}
+
+/// The folder of someone who names none.
+pub fn default_dir(suffix: &str) -> PathBuf {
+    PathBuf::from(format!("/tmp/lokinet-devnet-{}{suffix}", namespace::uid()))
+}
+
+/// Makes the folder, for its owner only, or sees that it is ours and nobody else may write in it.
+pub fn make_dir(dir: &Path) -> Outcome<PathBuf> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .or_trouble(|| format!("cannot make {}", dir.display()))?;
+    check_owner(dir)?;
+    fs::canonicalize(dir).or_trouble(|| format!("cannot read {}", dir.display()))
+}
+
+fn check_owner(dir: &Path) -> Outcome<()> {
+    let facts = fs::symlink_metadata(dir).or_trouble(|| format!("cannot read {}", dir.display()))?;
+    let complaint = if facts.is_symlink() || !facts.is_dir() {
+        "it is not a plain directory".to_string()
+    } else if facts.uid() != namespace::uid() {
+        format!("it belongs to user {}, and you are user {}", facts.uid(), namespace::uid())
+    } else if facts.mode() & 0o022 != 0 {
+        format!("others may write in it (mode {:04o})", facts.mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(Trouble::new(format!("{} cannot hold a network: {complaint}; use another --dir", dir.display())))
+}
+
+/// Writes a file that only its owner can read.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(bytes)
+    };
+    write().or_trouble(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,140 @@
+//! The virtual wire: one bridge in the init's network namespace, one cable (a veth pair) from it to each node, addresses and
+//! routes at the node's end. Spoken in netlink, so that the host needs no `ip`. Only `init` calls it.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::namespace;
+use super::plan::{Node, V4_PREFIX, V6_PREFIX};
+use super::trouble::{OrTrouble, Outcome};
+
+/// The bridge's name in the init's namespace.
+const BRIDGE: &str = "wire";
+/// A node's end of its cable.
+const PORT: &str = "eth0";
+/// Loopback is the first interface of every network namespace.
+const LOOPBACK: u32 = 1;
+/// Kernels differ in their default (BBR on some), and what is measured here should not.
+const CONGESTION_CONTROL: &str = "cubic";
+
+/// The wire, held open in the namespace it lies in.
+pub struct Wire {
+    hub: Handle,
+    bridge: u32,
+    hub_door: File,
+}
+
+impl Wire {
+    /// Lays it in the current network namespace.
+    pub async fn lay() -> Outcome<Self> {
+        let hub_door = File::open("/proc/self/ns/net").or_trouble(|| "cannot open /proc/self/ns/net".into())?;
+        let hub = netlink()?;
+        link_up(&hub, LOOPBACK).await.or_trouble(|| "cannot bring loopback up".into())?;
+        let bridge = LinkBridge::new(BRIDGE).up().build();
+        hub.link()
+            .add(bridge)
+            .execute()
+            .await
+            .or_trouble(|| "this kernel makes no bridge (is its module there?)".into())?;
+        let bridge = index(&hub, BRIDGE).await?;
+        Ok(Self { hub, bridge, hub_door })
+    }
+
+    /// Makes a network namespace for `node`, with a cable to the wire; returns its door.
+    pub async fn attach(&self, node: &Node) -> Outcome<File> {
+        let name = &node.name;
+        namespace::unshare_net().or_trouble(|| format!("cannot make {name}'s network namespace"))?;
+        let made = File::open("/proc/self/ns/net").or_trouble(|| "cannot open /proc/self/ns/net".into());
+        // The socket belongs to the namespace in which it is made.
+        let inside = netlink();
+        self.come_home()?;
+        let (door, inside) = (made?, inside?);
+
+        let peer = LinkMessageBuilder::<LinkUnspec>::new().name(PORT).setns_by_fd(door.as_raw_fd()).build();
+        let cable = LinkVeth::new(name, PORT)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .append_extra_attribute(LinkAttribute::Controller(self.bridge))
+            .up()
+            .build();
+        let laid = self.hub.link().add(cable).execute().await;
+        laid.or_trouble(|| format!("this kernel makes no veth cable for {name} (is its module there?)"))?;
+        configure(&inside, node).await.or_trouble(|| format!("cannot give {name} its addresses"))?;
+        Ok(door)
+    }
+
+    /// Does `work` inside the namespace behind `door`.
+    pub fn visit<T>(&self, door: &File, work: impl FnOnce() -> T) -> Outcome<T> {
+        namespace::walk_into(door).or_trouble(|| "cannot enter a node's network namespace".into())?;
+        let result = work();
+        self.come_home()?;
+        Ok(result)
+    }
+
+    fn come_home(&self) -> Outcome<()> {
+        namespace::walk_into(&self.hub_door).or_trouble(|| "cannot go back to the wire's network namespace".into())
+    }
+
+    /// Plugs a node's cable in, or pulls it.
+    pub async fn plug(&self, node: &str, plugged: bool) -> Outcome<()> {
+        let end = LinkUnspec::new_with_index(index(&self.hub, node).await?);
+        let end = if plugged { end.up() } else { end.down() };
+        self.hub.link().set(end.build()).execute().await.or_trouble(|| format!("cannot reach the cable of {node}"))
+    }
+}
+
+fn netlink() -> Outcome<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection().or_trouble(|| "cannot open a netlink socket".into())?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+async fn index(handle: &Handle, name: &str) -> Outcome<u32> {
+    use futures_util::StreamExt;
+    let mut found = handle.link().get().match_name(name.to_string()).execute();
+    let link = found.next().await.transpose().or_trouble(|| format!("cannot find the interface {name}"))?;
+    Ok(link.map_or(0, |link| link.header.index))
+}
+
+async fn link_up(handle: &Handle, index: u32) -> Result<(), rtnetlink::Error> {
+    let message = LinkUnspec::new_with_index(index).up().build();
+    handle.link().set(message).execute().await
+}
+
+async fn configure(inside: &Handle, node: &Node) -> Result<(), rtnetlink::Error> {
+    use futures_util::StreamExt;
+    link_up(inside, LOOPBACK).await?;
+    let mut found = inside.link().get().match_name(PORT.to_string()).execute();
+    let port = found.next().await.transpose()?.map_or(0, |link| link.header.index);
+    drop(found);
+    link_up(inside, port).await?;
+    address(inside, port, node.v4.into(), V4_PREFIX).await?;
+    let metrics = || RouteAttribute::Metrics(vec![RouteMetric::CcAlgo(CONGESTION_CONTROL.into())]);
+    let wire = Ipv4Addr::new(10, 0, 0, 0);
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(wire, V4_PREFIX).scope(RouteScope::Link);
+    let mut route = route.pref_source(node.v4).output_interface(port).build();
+    route.attributes.push(metrics());
+    inside.route().add(route).execute().await?;
+    if let Some(v6) = node.v6 {
+        address(inside, port, v6.into(), V6_PREFIX).await?;
+        let wire = Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0);
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(wire, V6_PREFIX);
+        let mut route = route.output_interface(port).build();
+        route.attributes.push(metrics());
+        inside.route().add(route).execute().await?;
+    }
+    Ok(())
+}
+
+/// Without duplicate detection, which would make IPv6 wait a second, and without the route the kernel adds by itself.
+async fn address(inside: &Handle, port: u32, address: IpAddr, prefix: u8) -> Result<(), rtnetlink::Error> {
+    let mut request = inside.address().add(port, address, prefix);
+    let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+    request.message_mut().attributes.push(AddressAttribute::Flags(flags));
+    request.execute().await
+}
