@@ -149,6 +149,7 @@ impl Links {
         self.by_peer.insert(peer, up.link);
         for queued in self.requests.unqueue(&peer) {
             let request::Queued { ticket, body, patience } = queued;
+            self.requests.sent(ticket, up.link);
             self.actions.push(Action::Request { link: up.link, ticket, body, patience });
         }
         true
@@ -197,12 +198,24 @@ impl Links {
     ) -> Ticket {
         let ticket = self.requests.ticket();
         if let Some(link) = self.by_peer.get(&peer) {
+            self.requests.sent(ticket, *link);
             self.actions.push(Action::Request { link: *link, ticket, body, patience });
         } else if self.dial(peer, addrs, now) && self.requests.queue(peer, request::Queued { ticket, body, patience }) {
         } else {
             self.actions.push(Action::Unanswered(ticket));
         }
         ticket
+    }
+
+    /// A request ended: the link it went out on. Two relays may have two links (both dialled at once), and a path runs
+    /// on the one that carried its build.
+    pub fn ended(&mut self, ticket: Ticket) -> Option<LinkId> {
+        self.requests.ended(ticket).filter(|link| self.live.contains_key(link))
+    }
+
+    /// The link a request of ours went out on.
+    pub fn link_of(&self, ticket: Ticket) -> Option<LinkId> {
+        self.requests.link_of(ticket)
     }
 
     /// Starts a dial unless one is under way or too soon; true when a link may come of it.

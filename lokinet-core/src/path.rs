@@ -128,12 +128,12 @@ impl Paths {
         Some(key)
     }
 
-    /// The reply to a build of ours, or none; false when the ticket is not one of a build.
+    /// The reply to a build of ours, or none, and the link that carried it; false when the ticket is not one of a build.
     pub fn reply(
         &mut self,
         ticket: Ticket,
         reply: Option<Bytes>,
-        links: &mut Links,
+        link: Option<LinkId>,
         now: Time,
         verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>),
     ) -> bool {
@@ -141,7 +141,6 @@ impl Paths {
         let Some(Path::Building(building)) = self.table.remove(&key) else { return true };
         let hops: Vec<Arc<Contact>> = building.hops().to_vec();
         let purpose = building.purpose();
-        let link = links.to(&hops[0].id);
         match (link, building.finish(reply.as_deref(), link, now)) {
             (Some(_), Ok((live, held))) => {
                 verdict(&hops, None);

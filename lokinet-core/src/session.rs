@@ -365,6 +365,13 @@ impl Sessions {
         convo.say(route, &probe, road);
     }
 
+    /// We know more relays than before.
+    pub fn learned(&mut self, netdb: &Netdb, now: Now) {
+        if self.reachable {
+            self.publishing.learned(&self.identity.public(), netdb, now);
+        }
+    }
+
     /// A path of ours is live.
     pub fn path_live(&mut self, key: PathKey, road: &mut Road<'_>) {
         match self.joining.get(&key).copied() {

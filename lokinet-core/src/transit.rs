@@ -156,7 +156,7 @@ impl Transit {
                 build::pad(&mut body, BUILD, &mut self.chance);
                 let request = Request::Build(body.into()).encode();
                 let out = links.request(*next, addrs.list(), request, NEXT_PATIENCE, now.mono);
-                if let Some(next) = links.to(next) {
+                if let Some(next) = links.link_of(out) {
                     self.connect(index, next, *wire);
                 }
                 let serial = self.serial;
@@ -251,21 +251,28 @@ impl Transit {
         }
     }
 
-    /// The next hop replied to a build we passed on, or did not; false when the ticket is not ours.
-    pub fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, links: &mut Links, now: Time) -> bool {
+    /// The next hop replied, on this link, to a build we passed on, or did not; false when the ticket is not ours.
+    pub fn reply(
+        &mut self,
+        ticket: Ticket,
+        reply: Option<Bytes>,
+        link: Option<LinkId>,
+        links: &mut Links,
+        now: Time,
+    ) -> bool {
         let Some(forwarded) = self.forwarded.remove(&ticket) else { return false };
         let Forwarded { from, hop: index, serial, admitted } = forwarded;
         let wire = match self.hops.get(index).and_then(|hop| hop.as_ref()).filter(|hop| hop.serial == serial) {
             Some(hop) => match hop.part {
-                Part::Middle { wire, next } => Some((wire, next, hop.next_peer)),
+                Part::Middle { wire, next } => Some((wire, next)),
                 _ => None,
             },
             None => None,
         };
         let connected = match wire {
-            Some((_, Some(_), _)) => true,
-            Some((wire, None, Some(peer))) => links.to(&peer).is_some_and(|link| self.connect(index, link, wire)),
-            _ => false,
+            Some((_, Some(next))) => link == Some(next),
+            Some((wire, None)) => link.is_some_and(|link| self.connect(index, link, wire)),
+            None => false,
         };
         let reply = reply.filter(|reply| reply.len() == build::REPLY && connected);
         let answer = match reply {

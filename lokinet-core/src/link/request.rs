@@ -1,7 +1,7 @@
 //! Requests of ours that wait: for a link to be opened, then for a reply. Bounded per peer; every ticket ends exactly
 //! once. Neighbours: `link` decides when to send; the node's machines remember what their tickets were for.
 
-use super::Ticket;
+use super::{LinkId, Ticket};
 use crate::wire::id::RelayId;
 use bytes::Bytes;
 use core::time::Duration;
@@ -25,6 +25,7 @@ pub struct Queued {
 pub struct Requests {
     next: u64,
     queued: BTreeMap<RelayId, VecDeque<Queued>>,
+    sent: BTreeMap<Ticket, LinkId>,
 }
 
 impl Requests {
@@ -32,6 +33,21 @@ impl Requests {
     pub fn ticket(&mut self) -> Ticket {
         self.next += 1;
         Ticket(self.next)
+    }
+
+    /// A request went out on this link.
+    pub fn sent(&mut self, ticket: Ticket, link: LinkId) {
+        self.sent.insert(ticket, link);
+    }
+
+    /// A request ended: the link it went out on, if it ever did.
+    pub fn ended(&mut self, ticket: Ticket) -> Option<LinkId> {
+        self.sent.remove(&ticket)
+    }
+
+    /// The link a request went out on.
+    pub fn link_of(&self, ticket: Ticket) -> Option<LinkId> {
+        self.sent.get(&ticket).copied()
     }
 
     /// Keeps a request until its peer's link is up; false when too many wait already.

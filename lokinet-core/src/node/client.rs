@@ -145,15 +145,18 @@ impl Client {
 
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
         if let Some(asked) = self.clocks.remove(&ticket) {
+            core.links.ended(ticket);
             return self.clock(asked, reply, core, now);
         }
         if self.fetching == Some(ticket) {
             self.fetching = None;
+            core.links.ended(ticket);
             return self.page(reply, core, now);
         }
+        let link = core.links.ended(ticket);
         let profile = &mut core.netdb.profile;
         let mut verdict = |hops: &[Arc<Contact>], blamed: Option<usize>| judge(profile, hops, blamed);
-        self.paths.reply(ticket, reply, &mut core.links, now.mono, &mut verdict);
+        self.paths.reply(ticket, reply, link, now.mono, &mut verdict);
     }
 
     /// Our clock against a relay's: reported, never corrected by strangers.
@@ -183,6 +186,7 @@ impl Client {
             last = last.max(contact.get(9..41).and_then(|id| id.try_into().ok()).map(RelayId));
         }
         self.refresh_guards(core, now);
+        self.sessions.learned(&core.netdb, now);
         last
     }
 

@@ -183,9 +183,10 @@ impl Relay {
     }
 
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
+        let link = core.links.ended(ticket);
         let reply = match self.waiting.remove(&ticket) {
             None => {
-                self.transit.reply(ticket, reply, &mut core.links, now.mono);
+                self.transit.reply(ticket, reply, link, &mut core.links, now.mono);
                 return;
             }
             Some(Waiting::Fetch) => return self.page(reply, core, now),

@@ -1,5 +1,6 @@
 //! Finding a service's introset: the four relays nearest to its blinded key are asked over our own paths, two first,
-//! then the others; the newest edition that opens under the address wins. Neighbours: `session` sends the questions,
+//! then the others; the newest edition that opens under the address wins. Whoever does not know every relay yet may
+//! be wrong about which are nearest, and asks the next four too before it says that there is none. Neighbours: `session` sends the questions,
 //! `netdb::shelf` is where they are answered.
 
 use crate::crypto::blind;
@@ -13,7 +14,9 @@ use core::time::Duration;
 
 /// How many relays keep an introset.
 pub const COPIES: usize = 4;
-/// After so long the second pair is asked too.
+/// How many are asked while we do not know every relay.
+pub const WIDE: usize = 8;
+/// After so long without a find the next relays are asked too.
 pub const SECOND: Duration = Duration::from_millis(600);
 /// After so long what was not found does not exist.
 pub const GIVE_UP: Duration = Duration::from_millis(1900);
@@ -68,17 +71,16 @@ impl Lookup {
         if self.relays.is_empty() {
             let Some(key) = blind::public(&self.address, blind::period(now.wall)) else { return Vec::new() };
             self.key = key;
-            self.relays = netdb.nearest(&key, COPIES).into_iter().map(|id| (id, State::Unasked)).collect();
+            let wide = netdb.len() < netdb.registry().len();
+            let count = if wide { WIDE } else { COPIES };
+            self.relays = netdb.nearest(&key, count).into_iter().map(|id| (id, State::Unasked)).collect();
         }
-        let pairs = match self.began {
-            Some(began) if now.mono.since(began) >= SECOND || self.first_pair_failed() => COPIES,
-            _ => COPIES / 2,
-        };
+        let width = self.width(now.mono);
         if self.best.is_some() {
             return Vec::new();
         }
         let mut asks = Vec::new();
-        for (relay, state) in self.relays.iter_mut().take(pairs).filter(|(_, state)| *state == State::Unasked) {
+        for (relay, state) in self.relays.iter_mut().take(width).filter(|(_, state)| *state == State::Unasked) {
             *state = State::Asked;
             asks.push((*relay, Ask::Find { at: *relay, key: self.key }));
         }
@@ -88,8 +90,13 @@ impl Lookup {
         asks
     }
 
-    fn first_pair_failed(&self) -> bool {
-        self.relays.iter().take(COPIES / 2).all(|(_, state)| *state == State::Answered)
+    /// How many of the nearest are to be asked by now: two, then four, then all.
+    fn width(&self, now: Time) -> usize {
+        let waves = [COPIES / 2, COPIES, WIDE];
+        let by_time = self.began.map_or(0, |began| (now.since(began).as_millis() / SECOND.as_millis()) as usize);
+        let answered = |wave: usize| self.relays.iter().take(wave).all(|(_, state)| *state == State::Answered);
+        let by_answers = waves.iter().take_while(|wave| answered(**wave)).count();
+        waves[by_time.max(by_answers).min(waves.len() - 1)]
     }
 
     /// A question could not be sent: no path yet.
@@ -139,12 +146,9 @@ impl Lookup {
                 if all || now.mono.since(began) >= GIVE_UP {
                     return Outcome::NotFound;
                 }
-                let soon = if now.mono.since(began) < SECOND { began + SECOND } else { began + GIVE_UP };
-                self.next = if self.first_pair_failed() && self.relays.iter().any(|(_, s)| *s == State::Unasked) {
-                    now.mono
-                } else {
-                    soon
-                };
+                let waves = (now.mono.since(began).as_millis() / SECOND.as_millis()) as u32 + 1;
+                let more = self.relays.iter().take(self.width(now.mono)).any(|(_, state)| *state == State::Unasked);
+                self.next = if more { now.mono } else { (began + SECOND * waves).min(began + GIVE_UP) };
                 Outcome::Waiting
             }
         }

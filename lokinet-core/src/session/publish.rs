@@ -8,9 +8,11 @@ use crate::crypto::blind::{self, PERIOD};
 use crate::crypto::exchange::PUBLIC;
 use crate::crypto::key::Identity;
 use crate::crypto::random::Chance;
+use crate::netdb::Netdb;
 use crate::time::{Now, Time, Wall};
 use crate::wire::build::Purpose;
 use crate::wire::control::Ask;
+use crate::wire::id::RelayId;
 use crate::wire::introset::{Introset, Lease, MAX_LEASES};
 use core::time::Duration;
 
@@ -27,7 +29,8 @@ pub const AGAIN: Duration = Duration::from_millis(500);
 pub struct Publisher {
     revision: u64,
     next: Option<Time>,
-    tokens: Vec<[u8; 16]>,
+    /// Who was given the last edition of this period.
+    keepers: Vec<RelayId>,
     published: bool,
     again: Duration,
 }
@@ -36,13 +39,21 @@ impl Publisher {
     /// Nothing to publish yet.
     pub fn new(now: Now) -> Publisher {
         // Revisions go on rising over restarts without a file: they begin at the wall clock.
-        Publisher { revision: now.wall.millis(), next: None, tokens: Vec::new(), published: false, again: AGAIN }
+        Publisher { revision: now.wall.millis(), next: None, keepers: Vec::new(), published: false, again: AGAIN }
     }
 
     /// Our paths changed.
     pub fn changed(&mut self, now: Time) {
         let at = if self.published { now + GATHER } else { now };
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+
+    /// We know more relays: if others are nearest now, they are to have the introset.
+    pub fn learned(&mut self, address: &[u8; 32], netdb: &Netdb, now: Now) {
+        let Some(key) = blind::public(address, blind::period(now.wall)) else { return };
+        if self.next.is_some() && netdb.nearest(&key, COPIES) != self.keepers {
+            self.changed(now.mono);
+        }
     }
 
     /// When something is due.
@@ -67,7 +78,6 @@ impl Publisher {
             self.next = None;
             return Vec::new();
         }
-        self.tokens = leases.iter().map(|lease| lease.token).collect();
         self.next = Some(now.mono + chance.between(EVERY.mul_f32(0.8), EVERY));
         self.revision = (self.revision + 1).max(now.wall.millis());
         let until = leases.iter().map(|lease| lease.until).max().unwrap_or(now.wall).min(now.wall.plus(VALID));
@@ -80,7 +90,11 @@ impl Publisher {
         for period in [period, adjacent] {
             let Some(key) = blind::public(&identity.public(), period) else { continue };
             let Some(signed) = introset.publish(identity, period, self.revision, until, chance) else { continue };
-            for at in road.netdb.nearest(&key, COPIES) {
+            let keepers = road.netdb.nearest(&key, COPIES);
+            if asks.is_empty() {
+                self.keepers = keepers.clone();
+            }
+            for at in keepers {
                 asks.push(Ask::Store { at, introset: signed.clone() });
             }
         }

@@ -120,7 +120,6 @@ impl Keyed {
             serial,
             back,
             part,
-            next_peer: header.next.map(|(id, _, _)| id),
             depth: self.depth,
             opener: Opener::new(header.suite, &forward),
             sealer: Sealer::new(header.suite, &backward, Order::Plain),

@@ -7,7 +7,7 @@ use crate::time::Time;
 use crate::wire::build::TOKEN;
 use crate::wire::cell::{Kind, Size};
 use crate::wire::fragment::Assembler;
-use crate::wire::id::{CallerId, PathId, RelayId};
+use crate::wire::id::{CallerId, PathId};
 use std::collections::VecDeque;
 
 /// Answers kept in case the client asks again.
@@ -51,7 +51,6 @@ pub struct Hop {
     pub(super) serial: u64,
     pub(super) back: (LinkId, PathId),
     pub(super) part: Part,
-    pub(super) next_peer: Option<RelayId>,
     pub(super) depth: u8,
     pub(super) opener: Opener,
     pub(super) sealer: Sealer,
