@@ -523,6 +523,6 @@ impl Sessions {
 
     /// All calls under way.
     pub fn calling(&self) -> impl Iterator<Item = (&[u8; 32], bool)> {
-        self.calls.iter().map(|(address, _)| (address, self.lookups.contains_key(address)))
+        self.calls.keys().map(|address| (address, self.lookups.contains_key(address)))
     }
 }

@@ -13,9 +13,7 @@ use core::time::Duration;
 
 impl Sessions {
     pub(super) fn look_up(&mut self, address: [u8; 32], road: &mut Road<'_>) {
-        if !self.lookups.contains_key(&address) {
-            self.lookups.insert(address, Lookup::new(address, road.now.mono));
-        }
+        self.lookups.entry(address).or_insert_with(|| Lookup::new(address, road.now.mono));
         self.step_lookup(address, road);
     }
 
