@@ -1,3 +1,4 @@
 //! The onion router as a host's service: what the `lokinet` program is made of.
 
 pub mod devnet;
+pub mod tun;
