@@ -1,4 +1,5 @@
 //! The onion router as a host's service: what the `lokinet` program is made of.
 
 pub mod devnet;
+pub mod dns;
 pub mod tun;
