@@ -148,7 +148,7 @@ impl Asked {
     pub(super) fn truncated(&self) -> Vec<u8> {
         let mut message = self.reply(ResponseCode::NoError);
         message.metadata.truncation = true;
-        message.to_vec().unwrap_or_default()
+        message.to_vec().unwrap_or_default() // never empty: the name in it was read from such bytes
     }
 
     fn reply(&self, code: ResponseCode) -> Message {
@@ -166,7 +166,7 @@ impl Asked {
         message
     }
 
-    /// An empty message is never sent: it stands for what hickory cannot write, which `record` has sieved out.
+    /// The message's bytes, or the way to TCP when they are too many.
     fn fit(&self, message: Message, over: Over) -> Vec<u8> {
         match message.to_vec() {
             Ok(bytes) if bytes.len() <= self.limit(over) => bytes,
