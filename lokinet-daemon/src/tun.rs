@@ -45,12 +45,13 @@ pub struct Raised {
 #[allow(missing_docs)] // the messages say it
 pub enum TunError {
     #[error(
-        "/dev/net/tun is missing: load the module (`modprobe tun`), or let the container have it (`--device /dev/net/tun`)"
+        "/dev/net/tun is missing: load the module (`modprobe tun`), or let the container have it \
+         (`--device /dev/net/tun`)"
     )]
     Missing,
     #[error(
-        "may not open /dev/net/tun: run as root, or let everybody open it as distributions do (`chmod 666 /dev/net/tun`); \
-         a sandbox or container may also forbid it (DeviceAllow=/dev/net/tun, `--device /dev/net/tun`)"
+        "may not open /dev/net/tun: run as root, or let everybody open it as distributions do \
+         (`chmod 666 /dev/net/tun`); a sandbox or container may also forbid it (DeviceAllow=/dev/net/tun, `--device /dev/net/tun`)"
     )]
     MayNotOpen,
     #[error("cannot open /dev/net/tun: {0}")]

@@ -147,7 +147,7 @@ pub(super) async fn tcp<A: Answerer>(desk: Arc<Desk<A>>, listener: TcpListener) 
     }
 }
 
-/// One connection, until the client leaves or is silent for too long: questions as they come, replies as they are ready.
+/// One connection, until the client leaves or is silent for too long: replies as they are ready.
 async fn converse<A: Answerer>(desk: Arc<Desk<A>>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let (from, mut to) = stream.into_split();

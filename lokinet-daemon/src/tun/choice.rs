@@ -130,10 +130,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_chosen_meets_no_interface(used in prop::collection::vec((any::<u32>(), 0u8..=32), 0..40)) {
-            // Private or not: half of them inside the ranges that are dealt.
+            // All of them inside the ranges that are dealt first.
             let used: Vec<Network> = used
                 .into_iter()
-                .map(|(n, prefix)| Network { addr: Ipv4Addr::from(0xac10_0000 | (n & 0xf_ffff)), prefix, interface: Some("x".into()) })
+                .map(|(n, prefix)| (Ipv4Addr::from(0xac10_0000 | (n & 0xf_ffff)), prefix))
+                .map(|(addr, prefix)| Network { addr, prefix, interface: Some("x".into()) })
                 .collect();
             if let Some((addr, prefix)) = free_range(&used) {
                 let chosen = Network { addr, prefix, interface: None };
