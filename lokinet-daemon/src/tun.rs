@@ -51,7 +51,8 @@ pub enum TunError {
     Missing,
     #[error(
         "may not open /dev/net/tun: run as root, or let everybody open it as distributions do \
-         (`chmod 666 /dev/net/tun`); a sandbox or container may also forbid it (DeviceAllow=/dev/net/tun, `--device /dev/net/tun`)"
+         (`chmod 666 /dev/net/tun`); a sandbox or container may also forbid it (DeviceAllow=/dev/net/tun, \
+         `--device /dev/net/tun`)"
     )]
     MayNotOpen,
     #[error("cannot open /dev/net/tun: {0}")]
@@ -72,7 +73,8 @@ pub enum TunError {
     #[error("{addr}/{prefix} leaves no room for addresses: [network] ifaddr takes a prefix from /8 to /30")]
     Prefix { addr: Ipv4Addr, prefix: u8 },
     #[error(
-        "{addr}/{prefix} is the address of a network, not of this host in it: try {next}/{prefix} in [network] ifaddr"
+        "{addr}/{prefix} is the address of a network, not of this host in it: try {next}/{prefix} in \
+         [network] ifaddr"
     )]
     NotAHost { addr: Ipv4Addr, prefix: u8, next: Ipv4Addr },
     #[error(
