@@ -19,7 +19,8 @@ mod services;
 mod value;
 pub(crate) mod whole;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -194,7 +195,7 @@ pub enum LogLevel {
 pub fn load(path: &Path, role: Role) -> Result<(Settings, Vec<Complaint>), Complaints> {
     let mut complaints = Complaints::default();
     let main = Place::whole(path);
-    let text = match fs::read(path) {
+    let text = match contents(path) {
         Ok(text) => text,
         Err(error) => {
             let remedy =
@@ -210,15 +211,33 @@ pub fn load(path: &Path, role: Role) -> Result<(Settings, Vec<Complaint>), Compl
     settle(files, role, &data_dir, main, complaints, &interface::addresses)
 }
 
+/// A file's content, or as much of it as shows that it is too long.
+fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(ini::FILE_MAX as u64 + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
 /// The files in `conf.d`, in the order of their names.
 fn overrides(data_dir: &Path, complaints: &mut Complaints) -> Vec<Ini> {
-    let Ok(entries) = fs::read_dir(data_dir.join("conf.d")) else { return Vec::new() };
+    let dir = data_dir.join("conf.d");
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) => {
+            // A data directory that is none has its complaint already.
+            if error.kind() != io::ErrorKind::NotFound && data_dir.is_dir() {
+                let remedy = "let the daemon's user read this directory, or remove it";
+                complaints.error(&Place::whole(&dir), format!("cannot be read: {error}"), remedy);
+            }
+            return Vec::new();
+        }
+    };
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|end| end == "ini"));
     paths.sort_unstable();
     let mut files = Vec::new();
     for path in paths {
-        match fs::read(&path) {
+        match contents(&path) {
             Ok(text) => files.push(ini::parse(&path, &text)),
             Err(error) => {
                 let what = format!("cannot be read: {error}");

@@ -89,7 +89,7 @@ pub fn encode(seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
 fn decode(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, Fault> {
     let rest = bytes.strip_prefix(HEAD).ok_or(Fault::Damaged)?;
     let (secret, rest) = rest.split_at_checked(SECRET).ok_or(Fault::Damaged)?;
-    if rest != &TAIL[..] {
+    if rest != TAIL {
         return Err(version(rest).map_or(Fault::Damaged, Fault::Version));
     }
     let (seed, public) = secret.split_at(32);

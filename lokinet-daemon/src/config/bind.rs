@@ -98,19 +98,37 @@ fn reachable(address: SocketAddr, block_bogons: bool) -> Result<(), Fault> {
 fn public(desk: &mut Desk<'_>, inbound: &mut Vec<(Place, SocketAddr)>, block_bogons: bool) -> Vec<SocketAddr> {
     let ip = either(desk, "public-ip", value::ip);
     let port = either(desk, "public-port", public_port).map(|(_, port)| port);
+    let ip = ip.map(|(section, ip)| (desk.place(section, "public-ip"), section, ip));
     let mut public: Vec<SocketAddr> = Vec::new();
-    if let Some((place, ip)) = &ip {
+    if let Some((place, section, ip)) = &ip {
         let address = SocketAddr::new(*ip, port.unwrap_or(RELAY_PORT));
         if block_bogons && !is_public(*ip) {
             let remedy =
                 "write the address that the internet sees; a private test network sets [router] block-bogons=false";
-            desk.complaints.error(place, format!("public-ip: {ip} is a private or reserved address"), remedy);
+            desk.fault(
+                place,
+                section,
+                "public-ip",
+                Fault::new(format!("{ip} is a private or reserved address"), remedy),
+            );
         } else {
             public.push(address);
         }
         if inbound.is_empty() {
             let every: IpAddr = if ip.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
             inbound.push((place.clone(), SocketAddr::new(every, address.port())));
+        }
+        // A socket on [::] takes IPv4 too.
+        let hears = |at: &SocketAddr| at.is_ipv4() == ip.is_ipv4() || at.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED);
+        if !inbound.iter().any(|(_, at)| hears(at)) {
+            let kind = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+            let what = format!("nothing here listens for {ip}, since no [bind] inbound is {kind}");
+            desk.fault(
+                place,
+                section,
+                "public-ip",
+                Fault::new(what, format!("add an inbound line with an {kind} address")),
+            );
         }
     }
     let usable = |address: &SocketAddr| !address.ip().is_unspecified() && (!block_bogons || is_public(address.ip()));
@@ -139,21 +157,19 @@ fn public(desk: &mut Desk<'_>, inbound: &mut Vec<(Place, SocketAddr)>, block_bog
     public
 }
 
-/// An option that may stand in `[router]` or, as later versions of the ancestor had it, in `[bind]`.
+/// An option that may stand in `[router]` or, as later versions of the ancestor had it, in `[bind]`; with its section.
 fn either<T: PartialEq>(
     desk: &mut Desk<'_>,
     name: &'static str,
     read: fn(&str) -> Result<T, Fault>,
-) -> Option<(Place, T)> {
-    let router = desk.maybe("router", name, read).map(|value| (desk.place("router", name), value));
-    let bind = desk.maybe("bind", name, read).map(|value| (desk.place("bind", name), value));
-    if let (Some((first, one)), Some((place, other))) = (&router, &bind)
-        && one != other
-    {
-        let what = format!("[bind] {name}: [router] {name} at {first} says otherwise");
-        desk.complaints.error(place, what, "remove one of the two lines");
+) -> Option<(&'static str, T)> {
+    let router = desk.maybe("router", name, read);
+    let bind = desk.maybe("bind", name, read);
+    if router.is_some() && bind.is_some() && router != bind {
+        let what = format!("[bind] {name}: [router] {name} at {} says otherwise", desk.place("router", name));
+        desk.complaints.error(&desk.place("bind", name), what, "remove one of the two lines");
     }
-    bind.or(router)
+    bind.map(|value| ("bind", value)).or(router.map(|value| ("router", value)))
 }
 
 fn public_port(text: &str) -> Result<u16, Fault> {

@@ -82,6 +82,9 @@ pub fn write_generated(path: &Path, role: Role, force: bool) -> Result<Generated
     // What a link leads to is replaced, not the link: packages link the one place to the other.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !force && fs::symlink_metadata(&target).is_ok() {
+        return Ok(Generated::AlreadyThere);
+    }
     let text = generate(Some(role), &data_dir);
     let existing = if force { Existing::Replace } else { Existing::Keep };
     let made = if parent == data_dir { home::make(parent) } else { Ok(()) };

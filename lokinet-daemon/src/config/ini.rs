@@ -40,7 +40,7 @@ pub fn parse(file: &Path, text: &[u8]) -> Ini {
     let file: Arc<Path> = file.into();
     if text.len() > FILE_MAX {
         let place = Place { file, line: 0 };
-        let what = format!("the file has {} bytes; a configuration has at most {FILE_MAX}", text.len());
+        let what = format!("this file is too long for a configuration, which has at most {FILE_MAX} bytes");
         ini.faults.push(Complaint::new(&place, what, "name the right file"));
         return ini;
     }
@@ -59,11 +59,11 @@ pub fn parse(file: &Path, text: &[u8]) -> Ini {
         match line.strip_prefix('[') {
             Some(header) => {
                 let (name, fault) = section_name(header);
-                if let Some((what, remedy)) = fault {
-                    ini.faults.push(Complaint::new(&place, what, remedy));
-                }
                 section = Some(name.to_owned());
-                ini.sections.push((place, name.to_owned()));
+                match fault {
+                    None => ini.sections.push((place, name.to_owned())),
+                    Some((what, remedy)) => ini.faults.push(Complaint::new(&place, what, remedy)),
+                }
             }
             None => match entry(line, section.as_deref()) {
                 Ok((section, name, value)) => ini.entries.push(Entry {

@@ -107,6 +107,7 @@ fn write_etc(plan: &Plan, node: &Node) -> Outcome<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn relays_listen_where_the_registry_sends_people_and_only_visitors_have_a_resolver() {
@@ -118,5 +119,25 @@ mod tests {
         let service = ini(&plan, &plan.nodes[3], "aa");
         assert!(service.contains("keyfile=/tmp/d/nodes/service1/data/service.private\n"));
         assert!(service.contains("upstream=\n") && !ini(&plan, &plan.nodes[2], "aa").contains("keyfile"));
+    }
+
+    #[test]
+    fn the_daemon_takes_what_is_written_without_a_word() {
+        let dir = std::env::temp_dir().join(format!("lokinet-devnet-files-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        let mut plan = Plan::new(&dir, "/bin/true".into(), 2, 1, 1).expect("a plan");
+        write(&mut plan).expect("files");
+        for node in &plan.nodes {
+            let role = if node.role == Role::Relay { config::Role::Relay } else { config::Role::Client };
+            let loaded = config::load(&node.ini(), role);
+            let (settings, warnings) = loaded.unwrap_or_else(|complaints| panic!("{}: {complaints}", node.name));
+            assert!(warnings.is_empty(), "{}: {warnings:?}", node.name);
+            assert_eq!(settings.router.public.first().copied(), (node.role == Role::Relay).then(|| node.hint()));
+            assert_eq!(settings.api.socket, node.socket());
+        }
+        let relay = plan.nodes.first().expect("relays come first");
+        let seed = keyfile::load(&relay.dir.join("data/identity.key")).expect("a relay's key");
+        assert_eq!(relay.id.as_deref(), Some(HEXLOWER.encode(&public(&seed)).as_str()));
+        fs::remove_dir_all(&dir).expect("no directory");
     }
 }

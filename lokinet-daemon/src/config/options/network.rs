@@ -46,8 +46,8 @@ pub(super) const NETWORK: Section = Section::new(
         ),
         Opt::new(
             "ip6-range",
-            "The IPv6 address over which every address of the range has an IPv6 twin. Left empty, .loki has no IPv6 here; \
-             programs that then prefer IPv6 by other ways may show who you are.",
+            "The IPv6 address over which every address of the range has an IPv6 twin. Left empty, .loki has no IPv6 here, and \
+             a program that insists on IPv6 may go past the tunnel and show who you are.",
         )
         .client()
         .preset("fd00::"),

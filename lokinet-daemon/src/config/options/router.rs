@@ -52,6 +52,6 @@ pub(super) const ROUTER: Section = Section::new(
         Opt::idle("min-routers", "it was deprecated long ago"),
         Opt::idle("threads", "it was deprecated long ago"),
         Opt::idle("net-threads", "it was deprecated long ago"),
-        Opt::refused("public-address", "no longer supported, use public-ip and public-port"),
+        Opt::refused("public-address", "write public-ip and public-port in its place"),
     ],
 );

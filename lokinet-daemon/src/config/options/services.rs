@@ -39,8 +39,8 @@ pub(super) const BIND: Section = Section::new(
     &[
         Opt::new(
             "inbound",
-            "Where a relay listens: IP:port, IP, or :port for every address. The default port is 1090. Without this \
-             option it listens on public-port at every address.",
+            "Where a relay listens: IP:port, IP, or :port for every IPv4 address. The default port is 1090. Without this \
+             option it listens on public-port at every address of public-ip's kind.",
         )
         .relay()
         .repeats(),

@@ -150,8 +150,8 @@ fn every_bad_line_is_named_with_its_remedy() {
         (
             "router",
             "public-address=1.2.3.4",
-            "[router] public-address: not supported by this version: it is no longer supported, use public-ip and \
-             public-port; remove the line",
+            "[router] public-address: not supported by this version: write public-ip and public-port \
+             in its place; remove the line",
         ),
         ("dns", "bind=", "[dns] bind: \"\" is not a valid IP address; write one like 1.2.3.4 or 2001:db8::1"),
         (

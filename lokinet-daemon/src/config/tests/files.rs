@@ -48,6 +48,8 @@ fn files_that_are_not_there_are_named() {
              {shown}, or name the right file"
         )
     );
+    let zero = load(Path::new("/dev/zero"), Role::Client).unwrap_err().to_string();
+    assert!(zero.starts_with("/dev/zero: this file is too long for a configuration"), "{zero}");
     let dir = scratch.0.join("no/data");
     for (named, words) in [
         (

@@ -58,7 +58,7 @@ fn behind_nat() {
     }
     assert_eq!(
         refused("[router]\npublic-ip=10.1.1.1"),
-        "t.ini:2: public-ip: 10.1.1.1 is a private or reserved address; write the address that the internet sees; a private \
+        "t.ini:2: [router] public-ip: 10.1.1.1 is a private or reserved address; write the address that the internet sees; a private \
          test network sets [router] block-bogons=false"
     );
 }
@@ -116,6 +116,17 @@ fn ports_that_nobody_can_know_and_words_that_disagree() {
         refused("[router]\npublic-ip=8.8.8.8\n[bind]\npublic-ip=1.1.1.1"),
         "t.ini:4: [bind] public-ip: [router] public-ip at t.ini:2 says otherwise; remove one of the two lines"
     );
+}
+
+#[test]
+fn what_others_are_told_is_listened_for() {
+    assert_eq!(
+        refused("[router]\npublic-ip=8.8.8.8\n[bind]\ninbound=[2620:fe::9]:443"),
+        "t.ini:2: [router] public-ip: nothing here listens for 8.8.8.8, since no [bind] inbound is IPv4; add an inbound line \
+         with an IPv4 address"
+    );
+    let dual = "[router]\npublic-ip=8.8.8.8\npublic-port=443\n[bind]\ninbound=[::]:443";
+    assert_eq!(relay(dual), listens(&["[::]:443"], &["8.8.8.8:443"]));
 }
 
 #[test]
