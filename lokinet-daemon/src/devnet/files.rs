@@ -11,17 +11,18 @@ use ed25519_dalek::SigningKey;
 
 use super::plan::{Node, Plan, RELAY_PORT, RESOLVER, Role, write_private};
 use super::trouble::{OrTrouble, Outcome};
+use crate::keyfile;
 
 /// Writes everything, and notes the relays' identities in the plan.
 pub fn write(plan: &mut Plan) -> Outcome<()> {
     let authority = seed()?;
-    write_private(&plan.dir.join("authority.key"), &key_file(&authority))?;
+    write_private(&plan.dir.join("authority.key"), &keyfile::encode(&authority))?;
     let mut relays = Vec::new();
     for node in &mut plan.nodes {
         fs::create_dir_all(node.dir.join("data")).or_trouble(|| format!("cannot make {}", node.dir.display()))?;
         if node.role == Role::Relay {
             let seed = seed()?;
-            write_private(&node.dir.join("data/identity.key"), &key_file(&seed))?;
+            write_private(&node.dir.join("data/identity.key"), &keyfile::encode(&seed))?;
             let id = public(&seed);
             node.id = Some(HEXLOWER.encode(&id));
             relays.push((id, u32::from(node.number), node.hint()));
@@ -46,11 +47,6 @@ fn public(seed: &[u8; 32]) -> [u8; 32] {
     SigningKey::from_bytes(seed).verifying_key().to_bytes()
 }
 
-/// The daemon's key file: a bencoded dictionary of secret (seed and public key) and version.
-fn key_file(seed: &[u8; 32]) -> Vec<u8> {
-    [b"d1:s64:".as_slice(), seed, &public(seed), b"1:vi0ee"].concat()
-}
-
 /// Writes the list of relays, signed by the network's only authority.
 ///
 /// TODO-at-merge: `lokinet_core::netdb::registry::sign` makes the real file; this is a placeholder that no daemon accepts.
@@ -63,7 +59,8 @@ pub fn write_registry(dir: &Path, authority_seed: &[u8; 32], relays: &[([u8; 32]
 }
 
 fn ini(plan: &Plan, node: &Node, authority: &str) -> String {
-    let mut text = format!("# Written by lokinet devnet for {}.\n[router]\nnetid=devnet\n", node.name);
+    let mut text =
+        format!("# Written by lokinet devnet for {}.\n[router]\nnetid=devnet\nblock-bogons=false\n", node.name);
     let _ = writeln!(text, "data-dir={}", node.dir.join("data").display());
     match node.role {
         Role::Relay => {
@@ -110,14 +107,7 @@ fn write_etc(plan: &Plan, node: &Node) -> Outcome<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_file_is_the_seed_and_its_public_half() {
-        let file = key_file(&[7; 32]);
-        assert_eq!(file.len(), 7 + 64 + 7);
-        assert!(file.starts_with(b"d1:s64:") && file.ends_with(b"1:vi0ee"));
-        assert_eq!(file[39..71], public(&[7; 32]));
-    }
+    use crate::config;
 
     #[test]
     fn relays_listen_where_the_registry_sends_people_and_only_visitors_have_a_resolver() {
@@ -129,5 +119,25 @@ mod tests {
         let service = ini(&plan, &plan.nodes[3], "aa");
         assert!(service.contains("keyfile=/tmp/d/nodes/service1/data/service.private\n"));
         assert!(service.contains("upstream=\n") && !ini(&plan, &plan.nodes[2], "aa").contains("keyfile"));
+    }
+
+    #[test]
+    fn the_daemon_takes_what_is_written_without_a_word() {
+        let dir = std::env::temp_dir().join(format!("lokinet-devnet-files-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        let mut plan = Plan::new(&dir, "/bin/true".into(), 2, 1, 1).expect("a plan");
+        write(&mut plan).expect("files");
+        for node in &plan.nodes {
+            let role = if node.role == Role::Relay { config::Role::Relay } else { config::Role::Client };
+            let loaded = config::load(&node.ini(), role);
+            let (settings, warnings) = loaded.unwrap_or_else(|complaints| panic!("{}: {complaints}", node.name));
+            assert!(warnings.is_empty(), "{}: {warnings:?}", node.name);
+            assert_eq!(settings.router.public.first().copied(), (node.role == Role::Relay).then(|| node.hint()));
+            assert_eq!(settings.api.socket, node.socket());
+        }
+        let relay = plan.nodes.first().expect("relays come first");
+        let seed = keyfile::load(&relay.dir.join("data/identity.key")).expect("a relay's key");
+        assert_eq!(relay.id.as_deref(), Some(HEXLOWER.encode(&public(&seed)).as_str()));
+        fs::remove_dir_all(&dir).expect("no directory");
     }
 }
