@@ -35,9 +35,11 @@ mod tests;
 mod tls;
 mod tun;
 
+pub use clock::now;
 pub use handle::Handle;
 pub use save::load;
 pub use socket::bind;
+pub use tls::fast_aes;
 pub use tun::Tun;
 
 /// Name questions that may wait for their answer; more are answered `ServFail`.

@@ -14,7 +14,6 @@ mod probe;
 mod screen;
 mod status;
 mod tool;
-mod trouble;
 mod up;
 mod wire;
 
@@ -26,10 +25,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::trouble::{OrTrouble, Outcome, Trouble};
 use init::Request;
 use plan::Plan;
 use screen::Screen;
-use trouble::{OrTrouble, Outcome, Trouble};
 
 /// The exit code of a verb ended by a signal.
 const INTERRUPTED: u8 = 130;

@@ -1,4 +1,5 @@
-//! What the tests share: the simulated world, in which real nodes live on one clock and one queue. The scenarios
-//! themselves are in `tests/tests`, benches in `tests/bench`.
+//! What the tests share: the simulated world, in which real nodes live on one clock and one queue, and the labs, in which real
+//! daemons live in namespaces. The scenarios themselves are in `tests/tests`, benches in `tests/bench`.
 
+pub mod lab;
 pub mod world;

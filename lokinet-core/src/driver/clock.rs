@@ -13,7 +13,7 @@ const MONO: ClockId = ClockId::Monotonic;
 
 /// What time it is, on both clocks.
 #[allow(clippy::disallowed_methods)] // the driver's clock is where asking is allowed (law 3)
-pub(crate) fn now() -> Now {
+pub fn now() -> Now {
     let mono = clock_gettime(MONO);
     let seconds = u64::try_from(mono.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(mono.tv_nsec).unwrap_or(0);

@@ -25,16 +25,19 @@ const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x7
 const PKCS8_HEAD: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
-/// The suites this host offers, the preferred one first. AES is offered only with AES instructions: without them it is
-/// slow and leaks through the cache.
-pub(crate) fn suites() -> &'static [Suite] {
+/// Whether this host has AES instructions. Without them AES is slow and leaks through the cache.
+pub fn fast_aes() -> bool {
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-    let fast_aes = std::arch::is_x86_feature_detected!("aes");
+    return std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]
-    let fast_aes = std::arch::is_aarch64_feature_detected!("aes");
+    return std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
-    let fast_aes = false;
-    if fast_aes { &[Suite::Aes, Suite::ChaCha] } else { &[Suite::ChaCha] }
+    return false;
+}
+
+/// The suites this host offers, the preferred one first.
+pub(crate) fn suites() -> &'static [Suite] {
+    if fast_aes() { &[Suite::Aes, Suite::ChaCha] } else { &[Suite::ChaCha] }
 }
 
 fn alpn(suite: Suite) -> &'static [u8] {

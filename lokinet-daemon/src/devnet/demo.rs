@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::plan::{Plan, RESOLVER};
 use super::screen::{Screen, Wait, seconds};
-use super::trouble::{OrTrouble, Outcome, Trouble};
 use super::{Size, life, probe, up};
+use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// What is downloaded.
 const DOWNLOAD: u64 = 32 << 20;
@@ -39,6 +39,7 @@ struct Document {
     error: Option<String>,
     steps: Vec<Step>,
     path: Option<probe::Route>,
+    service_path: Option<probe::Route>,
     service: Option<String>,
     service_ip: Option<String>,
     client: Option<String>,
@@ -150,19 +151,30 @@ impl Demo<'_> {
         if ok { Ok(server) } else { Err(self.failed("serve", "service1", "the HTTP server does not start")) }
     }
 
+    /// The whole way, as nobody in a real network can see it: each end knows its own half, and we ask both.
     async fn show_path(&mut self, loki: &str) -> Outcome<()> {
         let began = Instant::now();
-        let socket = self.plan.node("client1")?.socket();
-        let route = probe::paths(&self.plan, &socket, loki).await.into_iter().next();
-        let Some(route) = route else {
+        let (client, service) = (self.plan.node("client1")?.socket(), self.plan.node("service1")?.socket());
+        let ours =
+            probe::paths(&self.plan, &client, loki).await.into_iter().find(|path| path.target.as_deref() == Some(loki));
+        let Some(ours) = ours else {
             self.record("path", "client1", "lokinet paths", began.elapsed(), "no path shown".into(), false);
-            return Err(self.failed("path", "client1", "the daemon shows no path"));
+            return Err(self.failed("path", "client1", "the daemon shows no path to the site"));
         };
-        let mut text = format!("client1 -> {} -> service1", route.hops.join(" -> "));
-        if let Some(latency) = route.latency_ms {
-            let _ = write!(text, "   ({latency:.1} ms)");
+        let theirs = probe::paths(&self.plan, &service, "")
+            .await
+            .into_iter()
+            .find(|path| path.purpose.as_deref() == Some("inbound") && path.hops.last() == ours.hops.last());
+        let mut text = format!("client1 -> {}", ours.hops.join(" -> "));
+        if let Some(theirs) = &theirs {
+            let way_in: Vec<&str> = theirs.hops.iter().rev().skip(1).map(String::as_str).collect();
+            let _ = write!(text, " <- {} <- service1", way_in.join(" <- "));
         }
-        self.document.path = Some(route);
+        if let Some(latency) = ours.latency_ms {
+            let _ = write!(text, "   ({latency:.1} ms to the pivot and back)");
+        }
+        self.document.path = Some(ours);
+        self.document.service_path = theirs;
         self.record("path", "client1", "lokinet paths", began.elapsed(), text, true);
         Ok(())
     }

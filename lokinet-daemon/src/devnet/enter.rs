@@ -9,7 +9,7 @@ use std::process::Command;
 
 use super::namespace;
 use super::plan::Plan;
-use super::trouble::{OrTrouble, Outcome, Trouble};
+use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// Runs `command` in `node`; returns its exit code, 128 and the signal's number where one ended it.
 pub fn exec(plan: &Plan, node: &str, command: &[OsString]) -> Outcome<u8> {

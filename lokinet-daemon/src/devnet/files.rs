@@ -3,15 +3,25 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use ed25519_dalek::SigningKey;
+use lokinet_core::crypto::key::Identity;
+use lokinet_core::time::Wall;
+use lokinet_core::wire::addrs::Addrs;
+use lokinet_core::wire::contact::NetId;
+use lokinet_core::wire::id::RelayId;
+use lokinet_core::wire::registry::{self, Listing};
 
 use super::plan::{Node, Plan, RELAY_PORT, RESOLVER, Role, write_private};
-use super::trouble::{OrTrouble, Outcome};
 use crate::keyfile;
+use crate::trouble::{OrTrouble, Outcome, Trouble};
+
+/// The network's name: nobody else's packets are taken for ours.
+const NETID: &str = "devnet";
+/// How long the registry counts: longer than any laboratory lives.
+const VALID: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Writes everything, and notes the relays' identities in the plan.
 pub fn write(plan: &mut Plan) -> Outcome<()> {
@@ -25,7 +35,8 @@ pub fn write(plan: &mut Plan) -> Outcome<()> {
             write_private(&node.dir.join("data/identity.key"), &keyfile::encode(&seed))?;
             let id = public(&seed);
             node.id = Some(HEXLOWER.encode(&id));
-            relays.push((id, u32::from(node.number), node.hint()));
+            let hint = Addrs::from_list(&node.hints());
+            relays.push(Listing { id: RelayId(id), operator: u32::from(node.number), hint });
         }
     }
     write_registry(&plan.dir, &authority, &relays)?;
@@ -44,23 +55,21 @@ fn seed() -> Outcome<[u8; 32]> {
 }
 
 fn public(seed: &[u8; 32]) -> [u8; 32] {
-    SigningKey::from_bytes(seed).verifying_key().to_bytes()
+    Identity::from_seed(seed).public()
 }
 
 /// Writes the list of relays, signed by the network's only authority.
-///
-/// TODO-at-merge: `lokinet_core::netdb::registry::sign` makes the real file; this is a placeholder that no daemon accepts.
-pub fn write_registry(dir: &Path, authority_seed: &[u8; 32], relays: &[([u8; 32], u32, SocketAddr)]) -> Outcome<()> {
-    let mut text = format!("placeholder, authority {}\n", HEXLOWER.encode(&public(authority_seed)));
-    for (id, operator, hint) in relays {
-        let _ = writeln!(text, "{} {operator} {hint}", HEXLOWER.encode(id));
-    }
-    write_private(&dir.join("registry.signed"), text.as_bytes())
+fn write_registry(dir: &Path, authority: &[u8; 32], listings: &[Listing]) -> Outcome<()> {
+    let authority = Identity::from_seed(authority);
+    let now = lokinet_core::driver::now().wall;
+    let netid = NetId::new(NETID).ok_or_else(|| Trouble::new("the network's name is too long"))?;
+    let signed = registry::sign(netid, now.millis(), Wall::from_secs(0), now.plus(VALID), listings, &[authority]);
+    write_private(&dir.join("registry.signed"), &signed)
 }
 
 fn ini(plan: &Plan, node: &Node, authority: &str) -> String {
     let mut text =
-        format!("# Written by lokinet devnet for {}.\n[router]\nnetid=devnet\nblock-bogons=false\n", node.name);
+        format!("# Written by lokinet devnet for {}.\n[router]\nnetid={NETID}\nblock-bogons=false\n", node.name);
     let _ = writeln!(text, "data-dir={}", node.dir.join("data").display());
     match node.role {
         Role::Relay => {

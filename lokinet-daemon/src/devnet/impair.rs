@@ -1,7 +1,7 @@
 //! `--net`: how bad the wire shall be. It is read and checked, and then refused: the kernel's own means (netem) is missing in
 //! some kernels, so that impairments will be made in user space, and that is still to come.
 
-use super::trouble::{Outcome, Trouble};
+use crate::trouble::{Outcome, Trouble};
 
 const FORM: &str = "--net latency=20ms,jitter=2ms,loss=0.5%,rate=100mbit";
 

@@ -20,8 +20,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::files::ETC;
 use super::namespace;
 use super::plan::{Node, Plan, Role};
-use super::trouble::{OrTrouble, Outcome, Trouble};
 use super::wire::Wire;
+use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// What the init says on its standard output once every daemon is started.
 pub const STARTED: &str = "started";

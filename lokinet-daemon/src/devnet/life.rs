@@ -11,7 +11,7 @@ use super::init::{Reply, Request};
 use super::namespace::Held;
 use super::plan::{Init, Plan};
 use super::screen::Screen;
-use super::trouble::{OrTrouble, Outcome, Trouble};
+use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// How long the kernel may take to end everyone.
 const END_MILLIS: i32 = 10_000;

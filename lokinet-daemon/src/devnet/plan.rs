@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::namespace;
-use super::trouble::{OrTrouble, Outcome, Trouble};
+use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// The UDP port every relay listens on.
 pub const RELAY_PORT: u16 = 1090;
@@ -115,6 +115,12 @@ impl Node {
     /// Where a relay is reached.
     pub fn hint(&self) -> SocketAddr {
         SocketAddr::new(self.v4.into(), RELAY_PORT)
+    }
+
+    /// Where a relay is reached, over each family there is.
+    pub fn hints(&self) -> Vec<SocketAddr> {
+        let v6 = self.v6.map(|v6| SocketAddr::new(v6.into(), RELAY_PORT));
+        std::iter::once(self.hint()).chain(v6).collect()
     }
 }
 

@@ -3,20 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use data_encoding::{HEXLOWER, Specification};
 use serde::Serialize;
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
+use serde_json::Value;
 
 use super::plan::{Plan, Role};
-
-/// How long a daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest answer we read.
-const ANSWER_MAX: u64 = 8 << 20;
 
 /// What a node says of itself.
 #[derive(Clone, Debug, Default)]
@@ -37,16 +29,8 @@ impl NodeStatus {
 }
 
 /// Asks one method; `None` when nobody answers, or not with a result.
-pub async fn ask(socket: &Path, method: &str) -> Option<Value> {
-    let exchange = async {
-        let mut stream = UnixStream::connect(socket).await.ok()?;
-        let line = format!("{}\n", json!({ "jsonrpc": "2.0", "id": 1, "method": method }));
-        stream.write_all(line.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut answer).await.ok()?;
-        serde_json::from_str::<Value>(&answer).ok()?.get_mut("result").map(Value::take)
-    };
-    tokio::time::timeout(PATIENCE, exchange).await.ok().flatten()
+async fn ask(socket: &Path, method: &str) -> Option<Value> {
+    crate::control::ask::ask(socket, method).await.ok()
 }
 
 /// Asks a node how it is.
@@ -64,6 +48,8 @@ pub struct Route {
     pub hops: Vec<String>,
     /// The measured round trip.
     pub latency_ms: Option<f64>,
+    /// What it is for: `general`, `inbound` or `rendezvous`.
+    pub purpose: Option<String>,
     /// Whom it leads to, where the daemon says so.
     pub target: Option<String>,
 }
@@ -99,11 +85,10 @@ fn relay_names(plan: &Plan) -> BTreeMap<String, String> {
 
 fn read_path(path: &Value, names: &BTreeMap<String, String>) -> Option<Route> {
     let hops: Vec<String> = path.get("hops")?.as_array()?.iter().map(|hop| hop_name(hop, names)).collect();
-    let number = |name: &&str| path.get(*name).and_then(Value::as_f64);
-    let latency_ms = ["latencyMs", "latency_ms", "latency"].iter().find_map(number);
-    let word = |name: &&str| path.get(*name).and_then(Value::as_str).map(str::to_string);
-    let target = ["target", "to", "remote"].iter().find_map(word);
-    (!hops.is_empty()).then_some(Route { hops, latency_ms, target })
+    let latency_ms = path.get("latencyMs").and_then(Value::as_f64);
+    let word = |name: &str| path.get(name).and_then(Value::as_str).map(str::to_string);
+    let (purpose, target) = (word("purpose"), word("target"));
+    (!hops.is_empty()).then_some(Route { hops, latency_ms, purpose, target })
 }
 
 fn hop_name(hop: &Value, names: &BTreeMap<String, String>) -> String {
@@ -118,6 +103,7 @@ fn hop_name(hop: &Value, names: &BTreeMap<String, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn hops_are_shown_by_their_names_here_however_the_daemon_calls_them() {

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::init::{Request, Vital};
 use super::plan::{Node, Plan, Role};
 use super::screen::Screen;
-use super::trouble::{OrTrouble, Outcome};
 use super::{life, probe};
+use crate::trouble::{OrTrouble, Outcome};
 
 #[derive(Serialize)]
 struct NodeLine {

@@ -10,7 +10,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::time::Instant;
 
 use super::screen::Screen;
-use super::trouble::{OrTrouble, Outcome, Trouble};
+use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);

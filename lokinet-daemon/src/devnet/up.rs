@@ -12,8 +12,8 @@ use tokio::process::{ChildStdin, Command};
 use super::init::{KEEP, Request, STARTED};
 use super::plan::{Node, Plan, Role};
 use super::screen::{Screen, Wait, seconds};
-use super::trouble::{OrTrouble, Outcome, Trouble};
 use super::{Size, files, impair, life, probe};
+use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// How long a node may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(120);

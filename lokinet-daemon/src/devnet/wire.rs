@@ -12,7 +12,7 @@ use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, Ro
 
 use super::namespace;
 use super::plan::{Node, V4_PREFIX, V6_PREFIX};
-use super::trouble::{OrTrouble, Outcome};
+use crate::trouble::{OrTrouble, Outcome};
 
 /// The bridge's name in the init's namespace.
 const BRIDGE: &str = "wire";
