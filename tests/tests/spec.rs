@@ -37,7 +37,8 @@ fn number(text: &str) -> Option<u128> {
 /// Everything that the specification's tables must say, by the words they say it with.
 fn code() -> BTreeMap<&'static str, u128> {
     let mut all = BTreeMap::new();
-    let mut put = |name: &'static str, value: u128| assert!(all.insert(name, value).is_none(), "{name} stands here twice");
+    let mut put =
+        |name: &'static str, value: u128| assert!(all.insert(name, value).is_none(), "{name} stands here twice");
     let counts: &[(&str, usize)] = &[
         ("public key of an identity", key::Identity::from_seed(&[1; 32]).public().len()),
         ("signature", key::SIGNATURE),
