@@ -22,6 +22,7 @@ pub mod netdb;
 pub mod node;
 pub mod path;
 pub mod session;
+pub mod spec;
 pub mod time;
 pub mod transit;
 pub mod wire;

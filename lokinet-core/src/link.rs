@@ -290,7 +290,7 @@ impl Links {
         true
     }
 
-    /// The next run of sealed cells to send, lent until it is given back with [`Links::sent`].
+    /// The next run of sealed cells to send, lent until it is given back with [`Links::give_back`].
     pub fn take_run(&mut self) -> Option<(SocketAddr, Size, LinkId, Vec<u8>)> {
         loop {
             let (id, size) = self.dirty.pop()?;

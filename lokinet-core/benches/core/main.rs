@@ -1,0 +1,18 @@
+//! What the core costs on one processor, operation by operation: `cargo bench -p lokinet-core` (`-- --quick` for a first
+//! look, `-- 'relay'` for a part). Everything runs through the public machines, in memory, without sockets or clocks.
+//! Neighbours: `cells` is the data plane, `records` are builds and signed things, `chain` is relays linked in a row.
+
+#![allow(clippy::unwrap_used)] // a bench that cannot set itself up has nothing to say
+
+mod cells;
+mod chain;
+mod records;
+
+use criterion::Criterion;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    cells::bench(&mut criterion);
+    records::bench(&mut criterion);
+    criterion.final_summary();
+}
