@@ -82,7 +82,8 @@ fn names(lab: &Lab) {
         assert_eq!(dig("client1", &["+short", "-x", &address.to_string()]), format!("{loki}.\n"));
     }
     assert_eq!(dig("client1", &["+short", "+tcp", &loki]), format!("{a}\n"));
-    let nobody = format!("{}.loki", "y".repeat(52));
+    let nobody = lokinet_core::crypto::key::Identity::from_seed(&[9; 32]).public();
+    let nobody = lokinet_core::wire::address::LokiAddress(nobody).to_string();
     for gone in [nobody.as_str(), "loki.loki", "nosuchname.loki", "x.snode", "use-application-dns.net"] {
         let answer = dig("client1", &[gone]);
         assert!(answer.contains("status: NXDOMAIN"), "{gone}: {answer}");
@@ -147,7 +148,8 @@ fn wires(lab: &Lab) {
     for (len, count) in capture::sizes(&all) {
         match len {
             _ if len % 1440 == 0 || len % 384 == 0 => cells += count,
-            _ if len <= 1472 => control += count,
+            // quinn hands the kernel up to ten packets at once, and a virtual cable carries them as one frame.
+            _ if len <= 10 * 1472 => control += count,
             _ => drop(odd.insert(len)),
         }
     }
