@@ -17,7 +17,7 @@ const RELAY_PORT: u16 = 1090;
 pub fn bind(desk: &mut Desk<'_>, block_bogons: bool, interfaces: Interfaces<'_>) -> (Bind, Vec<SocketAddr>) {
     let before = desk.complaints.errors.len();
     let mut outbound = desk.list("bind", "outbound", |text| value::endpoint_or_every(text, 0));
-    let mut inbound = desk.list("bind", "inbound", listening);
+    let mut inbound = desk.list("bind", "inbound", |text| value::endpoint_or_every(text, RELAY_PORT));
     let given = desk.given;
     for entry in given.loose.iter().filter(|entry| entry.section == "bind") {
         let Ok(port) = value::port(&entry.value) else { continue };
@@ -56,14 +56,6 @@ fn addresses(list: Vec<(Place, SocketAddr)>) -> Vec<SocketAddr> {
     list.into_iter().map(|(_, address)| address).collect()
 }
 
-fn listening(text: &str) -> Result<SocketAddr, Fault> {
-    let address = value::endpoint_or_every(text, RELAY_PORT)?;
-    if address.port() == 0 {
-        return Err(Fault::new("port 0 is a different one at every start", "name a port that others can know"));
-    }
-    Ok(address)
-}
-
 fn deprecated(desk: &mut Desk<'_>, entry: &Entry, remedy: &str) {
     desk.complaints.warn(
         &entry.place,
@@ -84,6 +76,9 @@ fn old_inbound(desk: &mut Desk<'_>, entry: &Entry, interfaces: Interfaces<'_>) -
 }
 
 fn reachable(address: SocketAddr, block_bogons: bool) -> Result<(), Fault> {
+    if address.port() == 0 {
+        return Err(Fault::new("port 0 is a different one at every start", "name a port that others can know"));
+    }
     if address.ip().is_loopback() && block_bogons {
         let what = format!("{address} is a loopback address, where nobody else can reach it");
         return Err(Fault::new(what, "name an address of a network interface"));
@@ -98,58 +93,61 @@ fn reachable(address: SocketAddr, block_bogons: bool) -> Result<(), Fault> {
 fn public(desk: &mut Desk<'_>, inbound: &mut Vec<(Place, SocketAddr)>, block_bogons: bool) -> Vec<SocketAddr> {
     let ip = either(desk, "public-ip", value::ip);
     let port = either(desk, "public-port", public_port).map(|(_, port)| port);
-    let ip = ip.map(|(section, ip)| (desk.place(section, "public-ip"), section, ip));
-    let mut public: Vec<SocketAddr> = Vec::new();
-    if let Some((place, section, ip)) = &ip {
-        let address = SocketAddr::new(*ip, port.unwrap_or(RELAY_PORT));
-        if block_bogons && !is_public(*ip) {
-            let remedy =
-                "write the address that the internet sees; a private test network sets [router] block-bogons=false";
-            desk.fault(
-                place,
-                section,
-                "public-ip",
-                Fault::new(format!("{ip} is a private or reserved address"), remedy),
-            );
-        } else {
-            public.push(address);
-        }
-        if inbound.is_empty() {
-            let every: IpAddr = if ip.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-            inbound.push((place.clone(), SocketAddr::new(every, address.port())));
-        }
-        // A socket on [::] takes IPv4 too.
-        let hears = |at: &SocketAddr| at.is_ipv4() == ip.is_ipv4() || at.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED);
-        if !inbound.iter().any(|(_, at)| hears(at)) {
-            let kind = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-            let what = format!("nothing here listens for {ip}, since no [bind] inbound is {kind}");
-            desk.fault(
-                place,
-                section,
-                "public-ip",
-                Fault::new(what, format!("add an inbound line with an {kind} address")),
-            );
-        }
+    let Some((section, ip)) = ip else {
+        return heard(desk, inbound, None, port, block_bogons);
+    };
+    let place = desk.place(section, "public-ip");
+    let told = SocketAddr::new(ip, port.unwrap_or(RELAY_PORT));
+    if inbound.is_empty() {
+        let every: IpAddr = if ip.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        inbound.push((place.clone(), SocketAddr::new(every, told.port())));
     }
+    if let Err(fault) = answered(ip, inbound, block_bogons) {
+        desk.fault(&place, section, "public-ip", fault);
+    }
+    heard(desk, inbound, Some(told), None, block_bogons)
+}
+
+/// Whether others can use this address and somebody here listens for it.
+fn answered(ip: IpAddr, inbound: &[(Place, SocketAddr)], block_bogons: bool) -> Result<(), Fault> {
+    if block_bogons && !is_public(ip) {
+        let what = format!("{ip} is a private or reserved address");
+        let remedy =
+            "write the address that the internet sees; a private test network sets [router] block-bogons=false";
+        return Err(Fault::new(what, remedy));
+    }
+    // A socket on [::] takes IPv4 too.
+    let hears = |at: &SocketAddr| at.is_ipv4() == ip.is_ipv4() || at.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    if inbound.iter().any(|(_, at)| hears(at)) {
+        return Ok(());
+    }
+    let kind = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let what = format!("nothing here listens for {ip}, since no [bind] inbound is {kind}");
+    Err(Fault::new(what, format!("add an inbound line with an {kind} address")))
+}
+
+/// The address we are told to tell, and those where we listen of families that it leaves free, with `port` in place of
+/// their own where it is given.
+fn heard(
+    desk: &mut Desk<'_>,
+    inbound: &[(Place, SocketAddr)],
+    told: Option<SocketAddr>,
+    port: Option<u16>,
+    block_bogons: bool,
+) -> Vec<SocketAddr> {
+    let mut public: Vec<SocketAddr> = told.into_iter().collect();
     let usable = |address: &SocketAddr| !address.ip().is_unspecified() && (!block_bogons || is_public(address.ip()));
     for (place, address) in inbound.iter().filter(|(_, address)| usable(address)) {
         match public.iter().find(|known| known.is_ipv4() == address.is_ipv4()) {
-            // public-port alone means the port before this address.
-            None => {
-                let port = port.filter(|_| ip.is_none()).unwrap_or(address.port());
-                public.push(SocketAddr::new(address.ip(), port));
+            None => public.push(SocketAddr::new(address.ip(), port.unwrap_or(address.port()))),
+            Some(known) if told.is_none() => {
+                let what = format!("[bind] inbound: others are told of {known} and not of {address}");
+                let remedy = "one IPv4 and one IPv6 address are published; the first of each counts";
+                desk.complaints.warn(place, what, remedy);
             }
-            Some(known) if ip.is_some() && known.ip() != address.ip() && is_public(address.ip()) => {
+            Some(known) if known.ip() != address.ip() && is_public(address.ip()) => {
                 let what = format!("{} is public, but public-ip tells others {}", address.ip(), known.ip());
                 desk.fault(place, "bind", "inbound", Fault::new(what, "let the two agree, or remove public-ip"));
-            }
-            Some(known) if ip.is_none() => {
-                let what = format!("[bind] inbound: others are told of {known} and not of {address}");
-                desk.complaints.warn(
-                    place,
-                    what,
-                    "one IPv4 and one IPv6 address are published; the first of each counts",
-                );
             }
             Some(_) => {}
         }

@@ -105,6 +105,11 @@ fn ports_that_nobody_can_know_and_words_that_disagree() {
         "t.ini:2: [bind] inbound: port 0 is a different one at every start; name a port that others can know"
     );
     assert_eq!(
+        refused("[bind]\nmock0=0"),
+        "t.ini:2: [bind] inbound: port 0 is a different one at every start; name a port that others can know"
+    );
+    assert_eq!(relay("[bind]\ninbound=8.8.8.8:443\npublic-port=4443"), listens(&["8.8.8.8:443"], &["8.8.8.8:4443"]));
+    assert_eq!(
         refused("[bind]\ninbound=8.8.8.8\npublic-port=0"),
         "t.ini:3: [bind] public-port: nobody can reach port 0; write the port that others use, like 1090"
     );
