@@ -445,6 +445,10 @@ impl Transit {
             }
             Part::Host { token } => {
                 for index in self.joins.end_service(&token) {
+                    // The service's place will be somebody else's: what this caller still sends leads nowhere.
+                    if let Some(caller) = self.hops.get_mut(index).and_then(Option::as_mut) {
+                        caller.part = Part::Pivot;
+                    }
                     self.say(index, message, &Tell::JoinEnded(CallerId(0)).encode(), links, now);
                 }
             }
