@@ -102,13 +102,14 @@ impl Paths {
         }
     }
 
-    /// Begins to build over these hops, first hop first. The rider goes to the service behind the pivot. `None` when
-    /// there are too many paths or a hop's key is malformed.
+    /// Begins to build over these hops, first hop first. The rider goes to the service behind the pivot. The path lives
+    /// no longer than `most`. `None` when there are too many paths or a hop's key is malformed.
     pub fn build(
         &mut self,
         hops: Vec<Arc<Contact>>,
         purpose: Purpose,
         rider: Option<&[u8]>,
+        most: Duration,
         links: &mut Links,
         now: Now,
     ) -> Option<PathKey> {
@@ -116,7 +117,7 @@ impl Paths {
             return None;
         }
         // No two paths of one client end together: that would show they belong together.
-        let lifetime = self.chance.between(self.lifetime.mul_f32(0.8), self.lifetime);
+        let lifetime = self.chance.between(self.lifetime.mul_f32(0.8), self.lifetime).min(most);
         let (building, request) = Building::begin(hops, purpose, rider, lifetime, now, &mut self.chance)?;
         let first = building.first();
         let ticket = links.request(first.id, first.card.addrs.list(), request, BUILD_PATIENCE, now.mono);
@@ -357,6 +358,14 @@ impl Paths {
             .collect();
         let at = self.chance.below(keys.len().max(1) as u64) as usize;
         keys.get(at).copied()
+    }
+
+    /// What a path, built or not, is for, and its last hop.
+    pub fn errand(&self, key: PathKey) -> Option<(Purpose, RelayId)> {
+        match self.table.get(&key)? {
+            Path::Live(live) => Some((live.purpose(), live.pivot())),
+            Path::Building(building) => Some((building.purpose(), building.hops().last()?.id)),
+        }
     }
 
     /// The generator of this floor, for choosing hops.

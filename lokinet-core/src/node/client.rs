@@ -344,7 +344,7 @@ impl Client {
             return false;
         };
         let purpose = if self.sessions.reachable() { Purpose::Host(paths.chance().bytes()) } else { Purpose::General };
-        paths.build(hops, purpose, None, &mut core.links, now).is_some()
+        paths.build(hops, purpose, None, Duration::MAX, &mut core.links, now).is_some()
     }
 
     pub(super) fn next_wake(&self, now: Time) -> Option<(Time, Wake)> {

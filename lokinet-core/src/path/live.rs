@@ -212,7 +212,9 @@ impl Live {
     }
 
     pub(super) fn ask(&mut self, id: AskId, ask: &Ask, chance: &mut Chance, links: &mut Links, now: Time) -> bool {
-        if self.open.len() >= ASKS_MAX {
+        // A probe always finds room: without it nobody would notice that the path is dead.
+        let probe = *ask == Ask::Ping;
+        if self.open.len() >= ASKS_MAX && !probe {
             return false;
         }
         let size = Size::Full;
@@ -221,7 +223,6 @@ impl Live {
         if fragments.is_empty() {
             return false;
         }
-        let probe = *ask == Ask::Ping;
         let open = Open { id, fragments, tries: 0, sent: now, next: now, probe };
         self.open.insert(message, open);
         self.repeat(message, links, now);

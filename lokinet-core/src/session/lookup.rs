@@ -22,6 +22,8 @@ pub const SECOND: Duration = Duration::from_millis(600);
 pub const GIVE_UP: Duration = Duration::from_millis(1900);
 /// While no path is live or no relay known, a lookup waits at most so long.
 pub const WAIT: Duration = Duration::from_secs(15);
+/// A question that could not be sent is tried again after so long.
+pub const UNSENT: Duration = Duration::from_millis(50);
 /// After the first find, the other answers are waited for so long.
 pub const SETTLE: Duration = Duration::from_millis(250);
 
@@ -148,7 +150,9 @@ impl Lookup {
                 }
                 let waves = (now.mono.since(began).as_millis() / SECOND.as_millis()) as u32 + 1;
                 let more = self.relays.iter().take(self.width(now.mono)).any(|(_, state)| *state == State::Unasked);
-                self.next = if more { now.mono } else { (began + SECOND * waves).min(began + GIVE_UP) };
+                // More to ask, and it could not be sent: a path may be there soon.
+                let wave = if more { now.mono + UNSENT } else { began + SECOND * waves };
+                self.next = wave.min(began + GIVE_UP);
                 Outcome::Waiting
             }
         }
