@@ -349,13 +349,15 @@ impl Paths {
         live.chain(self.all_building().filter_map(|(_, hops, _)| hops.last().map(|hop| hop.id))).collect()
     }
 
-    /// A live path drawn at random for a question of ours; not one joined to somebody.
-    pub fn any(&mut self) -> Option<PathKey> {
-        let keys: Vec<PathKey> = self
-            .all_live()
-            .filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)))
-            .map(|(key, _)| key)
-            .collect();
+    /// A live path drawn at random for a question of ours; not one joined to somebody, nor, where there is another, one
+    /// that owes us a sign of life.
+    pub fn any(&mut self, now: Time) -> Option<PathKey> {
+        let free = self.all_live().filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)));
+        let (mut keys, late): (Vec<_>, Vec<_>) = free.partition(|(_, live)| !live.is_late(now));
+        if keys.is_empty() {
+            keys = late;
+        }
+        let keys: Vec<PathKey> = keys.into_iter().map(|(key, _)| key).collect();
         let at = self.chance.below(keys.len().max(1) as u64) as usize;
         keys.get(at).copied()
     }

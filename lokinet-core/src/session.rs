@@ -462,12 +462,11 @@ impl Sessions {
                 }
             }
             Some(Asked::Lookup(address, relay)) => {
-                let found = match tell {
-                    Some(Tell::Found(found)) => found,
-                    _ => None,
-                };
                 if let Some(lookup) = self.lookups.get_mut(&address) {
-                    lookup.answered(&relay, found, road.now);
+                    match tell {
+                        Some(Tell::Found(found)) => lookup.answered(&relay, found, road.now),
+                        _ => lookup.unanswered(&relay),
+                    }
                 }
                 self.step_lookup(address, road);
             }
@@ -520,7 +519,7 @@ impl Sessions {
         if self.reachable {
             let handshake = self.answering.public();
             for ask in self.publishing.due(&self.identity, handshake, &mut self.chance, road) {
-                let id = road.paths.any().and_then(|path| road.paths.ask(path, &ask, road.links, now.mono));
+                let id = road.paths.any(now.mono).and_then(|path| road.paths.ask(path, &ask, road.links, now.mono));
                 if let Some(id) = id {
                     self.asked.insert(id, Asked::Store);
                 } else {

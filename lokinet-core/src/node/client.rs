@@ -194,7 +194,7 @@ impl Client {
         let Some(fetch::Question { relay, after }) = question else { return };
         // Once we know enough, nobody is told what we ask for: the question goes over a path.
         if Fetch::enough(&core.netdb)
-            && let Some(path) = self.paths.any()
+            && let Some(path) = self.paths.any(now.mono)
             && let Some(id) = self.paths.ask(path, &Ask::Contacts { after }, &mut core.links, now.mono)
         {
             self.learning = Some(id);

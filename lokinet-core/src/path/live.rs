@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub const IDLE: Duration = Duration::from_secs(10);
 /// A path that sends and hears nothing for so long is probed at once.
 pub const SILENCE: Duration = Duration::from_millis(600);
+/// A path that sent and heard nothing for so long is not given new questions.
+pub const LATE: Duration = Duration::from_millis(100);
 /// A probed path that stays silent so long (or four round trips, if longer) is dead.
 pub const DEAD: Duration = Duration::from_millis(1500);
 /// First pause before a question is repeated; it doubles.
@@ -264,6 +266,11 @@ impl Live {
             (None, false) => self.expires.min(self.heard + IDLE),
         };
         self.open.values().map(|open| open.next).fold(next, Time::min)
+    }
+
+    /// Whether it should have been heard by now, since we sent something.
+    pub(super) fn is_late(&self, now: Time) -> bool {
+        self.waiting.is_some_and(|since| now.since(since) > LATE.max(self.round_trip * 3 / 2))
     }
 
     fn silence(&self) -> Duration {

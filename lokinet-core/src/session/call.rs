@@ -104,8 +104,7 @@ impl Call {
         };
         let Some(calling) = session::call(address, &introset.handshake, caller, identity, chance) else { return };
         let handshake = name_of(&introset);
-        let mut leases = introset.leases;
-        chance.shuffle(&mut leases);
+        let leases = introset.leases;
         let paths = self.ready.take().map(|ready| ready.paths).unwrap_or_default();
         self.ready = Some(Ready { leases, calling, handshake, tried: Vec::new(), paths, repeats: 0, next: now.mono });
     }

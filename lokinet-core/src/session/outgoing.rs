@@ -5,6 +5,8 @@ use super::call::{self, Call, Stage};
 use super::convo::{self, FRESH, HAND_OVER, ROUTES_MAX, Route};
 use super::lookup::{Lookup, Outcome};
 use super::{Action, Asked, CALLS_MAX, Failed, Joining, REJOIN_PAUSE, ROUTES, Remote, Road, Sessions};
+use crate::crypto::random::Chance;
+use crate::netdb::profile::FAILURE;
 use crate::path::PathKey;
 use crate::wire::build::Purpose;
 use crate::wire::id::{CallerId, RelayId, SessionId};
@@ -20,7 +22,8 @@ impl Sessions {
     pub(super) fn step_lookup(&mut self, address: [u8; 32], road: &mut Road<'_>) {
         let Some(lookup) = self.lookups.get_mut(&address) else { return };
         for (relay, ask) in lookup.questions(road.netdb, road.now) {
-            let id = road.paths.any().and_then(|path| road.paths.ask(path, &ask, road.links, road.now.mono));
+            let id =
+                road.paths.any(road.now.mono).and_then(|path| road.paths.ask(path, &ask, road.links, road.now.mono));
             match id {
                 Some(id) => {
                     self.asked.insert(id, Asked::Lookup(address, relay));
@@ -30,7 +33,8 @@ impl Sessions {
         }
         match lookup.outcome(road.now) {
             Outcome::Waiting => {}
-            Outcome::Found(introset) => {
+            Outcome::Found(mut introset) => {
+                arrange(&mut introset.leases, &mut self.chance, road);
                 self.lookups.remove(&address);
                 self.refreshed(address, &introset, road);
                 let identity = self.reachable.then_some(&self.identity);
@@ -39,10 +43,11 @@ impl Sessions {
                 }
                 self.step_call(address, road);
             }
-            Outcome::NotFound => {
+            Outcome::Failed(why) => {
                 self.lookups.remove(&address);
                 if self.calls.remove(&address).is_some() {
-                    self.actions.push(Action::Failed(Remote::Address(address), Failed::NotFound));
+                    self.end_joins(address, road);
+                    self.actions.push(Action::Failed(Remote::Address(address), why));
                 }
             }
         }
@@ -128,7 +133,8 @@ impl Sessions {
         let joined = self.joining.iter().filter(|(_, joining)| matches!(joining, Joining::Convo(c) if *c == id));
         let joined: Vec<PathKey> = joined.map(|(key, _)| *key).collect();
         let under_way = joined.iter().filter(|key| road.paths.live(**key).is_none()).count();
-        if convo.fresh_routes(road) + under_way >= ROUTES || now < convo.rejoin_at {
+        // While nothing comes by any route, what is being built may be as dead as what was.
+        if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || now < convo.rejoin_at {
             return;
         }
         convo.rejoin_at = now + REJOIN_PAUSE;
@@ -142,8 +148,9 @@ impl Sessions {
                 })
         };
         let mut usable: Vec<Lease> = convo.leases.iter().filter(is_usable).copied().collect();
-        self.chance.shuffle(&mut usable);
-        if let Some(lease) = usable.first() {
+        arrange(&mut usable, &mut self.chance, road);
+        let found = usable.first();
+        if let Some(lease) = found {
             convo.tried.push(lease.token);
             if let Some(key) = road.join(lease, None) {
                 self.joining.insert(key, Joining::Convo(id));
@@ -152,11 +159,19 @@ impl Sessions {
             if joined.len() >= ROUTES_MAX {
                 road.paths.close(joined[0], road.links, now);
             }
-            return;
+        } else {
+            convo.rejoin_at = now + convo.refresh_pause(now);
         }
-        convo.rejoin_at = now + convo.refresh_pause(now);
-        if let Remote::Address(address) = convo.remote {
+        if (missing || found.is_none())
+            && let Remote::Address(address) = convo.remote
+        {
             self.look_up(address, road);
         }
     }
+}
+
+/// Puts leases in random order, those whose pivots failed us lately last.
+fn arrange(leases: &mut [Lease], chance: &mut Chance, road: &Road<'_>) {
+    chance.shuffle(leases);
+    leases.sort_by_key(|lease| road.netdb.profile.score(&lease.pivot) / FAILURE);
 }
