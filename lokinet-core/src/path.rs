@@ -298,9 +298,11 @@ impl Paths {
         for key in due {
             let Some(Path::Live(live)) = self.table.get_mut(&key) else { continue };
             self.next += 1;
+            let link = live.first().0;
             let outcome = live.wake(AskId(self.next), &mut self.chance, links, now);
             self.actions.extend(outcome.unanswered.into_iter().map(Action::Unanswered));
             match outcome.end {
+                None if outcome.suspicious => self.suspect(link, links, now),
                 None => {}
                 Some(live::End::Old) => self.close(key, links, now),
                 Some(live::End::Silent) => {
@@ -309,8 +311,33 @@ impl Paths {
                         verdict(live.hops(), Some(index));
                     }
                     self.end(key);
+                    self.bury(link, now, verdict);
                 }
             }
+        }
+    }
+
+    /// A path fell silent: if its first hop is to blame, the others that begin there are as silent, and are asked now.
+    fn suspect(&mut self, link: LinkId, links: &mut Links, now: Time) {
+        for path in self.table.values_mut() {
+            if let Path::Live(live) = path
+                && live.first().0 == link
+            {
+                self.next += 1;
+                live.probe(AskId(self.next), &mut self.chance, links, now);
+            }
+        }
+    }
+
+    /// A path died: those that begin with the same hop and did not answer either die with it.
+    fn bury(&mut self, link: LinkId, now: Time, verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>)) {
+        let silent = |path: &Path| matches!(path, Path::Live(live) if live.first().0 == link && live.is_silent(now));
+        let keys: Vec<PathKey> = self.table.iter().filter(|(_, path)| silent(path)).map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(live) = self.live(key) {
+                verdict(live.hops(), Some(0));
+            }
+            self.end(key);
         }
     }
 

@@ -65,11 +65,11 @@ fn a_known_name_brings_the_first_byte_within_two_round_trips() {
         assert!(ping(&mut world, "client1", (own, theirs), 2, SECOND));
         let round = world.now().since(before);
         // Finding the introset costs a round trip of one path and two wires beforehand: of those two relays dial first.
-        let found = round / 2 + MILLI * 40;
+        let found = round / 2 + MILLI * 65;
         println!(
             "seed {seed}: name answered after {answered:?}, first byte after {first:?}; a round trip is {round:?}"
         );
-        assert!(first <= found + round * 2 + MILLI * 20, "{first:?} with round trips of {round:?}");
+        assert!(first <= found + round * 2, "{first:?} with round trips of {round:?}");
     }
 }
 

@@ -67,6 +67,8 @@ pub enum End {
 pub struct Outcome {
     /// Questions given up.
     pub unanswered: Vec<AskId>,
+    /// Whether it fell silent just now.
+    pub suspicious: bool,
     /// Whether the path is over.
     pub end: Option<End>,
 }
@@ -273,6 +275,18 @@ impl Live {
         self.waiting.is_some_and(|since| now.since(since) > LATE.max(self.round_trip * 3 / 2))
     }
 
+    /// Whether it has been silent for so long that it is being probed.
+    pub(super) fn is_silent(&self, now: Time) -> bool {
+        self.waiting.is_some_and(|since| now.since(since) >= self.silence())
+    }
+
+    /// Asks for a sign of life, unless that is under way.
+    pub(super) fn probe(&mut self, id: AskId, chance: &mut Chance, links: &mut Links, now: Time) {
+        if !self.open.values().any(|open| open.probe) {
+            self.ask(id, &Ask::Ping, chance, links, now);
+        }
+    }
+
     fn silence(&self) -> Duration {
         SILENCE.max(self.round_trip * 2)
     }
@@ -295,9 +309,10 @@ impl Live {
             outcome.end = Some(End::Silent);
             return outcome;
         }
-        let silent = self.waiting.is_some_and(|since| now.since(since) >= self.silence());
+        let silent = self.is_silent(now);
         if !probing && (silent || now.since(self.heard) >= IDLE) {
             self.ask(probe, &Ask::Ping, chance, links, now);
+            outcome.suspicious = silent;
         }
         let due: Vec<u32> = self.open.iter().filter(|(_, open)| open.next <= now).map(|(m, _)| *m).collect();
         for message in due {

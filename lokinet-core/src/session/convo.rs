@@ -242,6 +242,9 @@ impl Convo {
         if self.routes().any(|route| route.path == path) {
             self.routes.retain(|(route, _)| route.path != path);
             self.look = Time::default();
+            if self.routes.is_empty() {
+                self.rejoin_at = Time::default();
+            }
         }
     }
 
@@ -300,7 +303,7 @@ impl Convo {
     pub fn refresh_pause(&mut self, now: Time) -> Duration {
         self.refreshes += 1;
         if self.is_missing(now) {
-            Duration::from_millis(250) * (1 << self.refreshes.min(3))
+            Duration::from_millis(500) * (1 << self.refreshes.saturating_sub(6).min(3))
         } else {
             Duration::from_secs(10) * (1 << self.refreshes.min(3))
         }
