@@ -23,7 +23,7 @@ pub const REPEAT: Duration = Duration::from_millis(500);
 /// How often the hello is repeated on one path.
 pub const REPEATS: u32 = 4;
 /// How often stale leases lead to a new lookup.
-pub const REFRESHES: u32 = 2;
+pub const REFRESHES: u32 = 8;
 
 struct Ready {
     leases: Vec<Lease>,

@@ -3,7 +3,7 @@
 //! end that hears nothing probes every route and goes on by the one that answers. Neighbours: `session` keeps the
 //! table, `crypto::onion` is the sealed layer.
 
-use super::{IDLE, LOST, Remote, Road};
+use super::{IDLE, LOST, ROUTES, Remote, Road};
 use crate::crypto::onion::{BODY_AT, Opener, Order, Sealer, TYPE_AT};
 use crate::crypto::random::Chance;
 use crate::crypto::seal::{Suite, TAG};
@@ -220,8 +220,10 @@ impl Convo {
                 self.routes.swap(0, at);
             }
         }
+        if self.is_missing(now) {
+            self.refreshes = 0;
+        }
         self.waiting = None;
-        self.refreshes = 0;
     }
 
     /// Knows one more route. On one path there is one: a later join of the same caller there replaces the earlier.
@@ -305,7 +307,7 @@ impl Convo {
         if self.is_missing(now) {
             Duration::from_millis(500) * (1 << self.refreshes.saturating_sub(6).min(3))
         } else {
-            Duration::from_secs(10) * (1 << self.refreshes.min(3))
+            Duration::from_secs(1) * (1 << self.refreshes.min(6))
         }
     }
 
@@ -319,7 +321,8 @@ impl Convo {
             Some(since) => since + SILENCE,
             None => now + LOOK,
         };
-        if self.caller && !self.retired && self.is_missing(now) && self.rejoin_at > now {
+        let short = self.routes.len() < ROUTES || self.is_missing(now);
+        if self.caller && !self.retired && short && self.rejoin_at > now {
             self.look = self.look.min(self.rejoin_at);
         }
     }
