@@ -20,11 +20,11 @@ use std::sync::Arc;
 /// A path that has heard nothing for so long is probed.
 pub const IDLE: Duration = Duration::from_secs(10);
 /// A path that sends and hears nothing for so long is probed at once.
-pub const SILENCE: Duration = Duration::from_millis(600);
+pub const SILENCE: Duration = Duration::from_millis(400);
 /// A path that sent and heard nothing for so long is not given new questions.
 pub const LATE: Duration = Duration::from_millis(100);
 /// A probed path that stays silent so long (or four round trips, if longer) is dead.
-pub const DEAD: Duration = Duration::from_millis(1500);
+pub const DEAD: Duration = Duration::from_millis(1250);
 /// First pause before a question is repeated; it doubles.
 pub const REPEAT: Duration = Duration::from_millis(250);
 /// How often a question is sent before it is given up.

@@ -17,12 +17,12 @@ use crate::wire::introset::Lease;
 use crate::wire::session::{self, Frame, Secrets};
 use core::time::Duration;
 
-/// Hearing nothing for so long after sending makes a conversation probe.
-pub const SILENCE: Duration = Duration::from_millis(600);
+/// Hearing nothing for so long after sending makes a conversation probe; longer where round trips are long.
+pub const SILENCE: Duration = Duration::from_millis(400);
 /// Between two probes.
 pub const PROBE_EVERY: Duration = Duration::from_millis(300);
-/// Hearing nothing for so long means that no route works: the service is looked up anew.
-pub const MISSING: Duration = Duration::from_millis(900);
+/// Hearing nothing for so long after that means that no route works: the service is looked up anew.
+pub const MISSING: Duration = Duration::from_millis(300);
 /// Most routes a conversation keeps.
 pub const ROUTES_MAX: usize = 8;
 /// A route that will last for less than this wants a successor.
@@ -71,6 +71,8 @@ pub struct Convo {
     born: Time,
     used: Time,
     waiting: Option<Time>,
+    /// The round trip of our own part of the way, when we last began to wait.
+    round: Duration,
     probed: Time,
     look: Time,
     refreshes: u32,
@@ -106,6 +108,7 @@ impl Convo {
             born: now,
             used: now,
             waiting: None,
+            round: Duration::ZERO,
             probed: now,
             look: now,
             refreshes: 0,
@@ -198,7 +201,8 @@ impl Convo {
         });
         if sent && asks && self.waiting.is_none() {
             self.waiting = Some(now);
-            self.look = self.look.min(now + SILENCE);
+            self.round = road.paths.live(route.path).map_or(Duration::ZERO, |live| live.round_trip());
+            self.look = self.look.min(now + self.silence());
         }
     }
 
@@ -257,12 +261,17 @@ impl Convo {
 
     /// Whether the other end has not been heard for too long since we spoke.
     pub fn is_silent(&self, now: Time) -> bool {
-        self.waiting.is_some_and(|since| now.since(since) >= SILENCE)
+        self.waiting.is_some_and(|since| now.since(since) >= self.silence())
+    }
+
+    fn silence(&self) -> Duration {
+        SILENCE.max(self.round * 3)
     }
 
     /// Whether so long that no route can be working.
     pub fn is_missing(&self, now: Time) -> bool {
-        self.routes.is_empty() || self.waiting.is_some_and(|since| now.since(since) >= MISSING)
+        let missing = self.silence() + MISSING.max(self.round * 3);
+        self.routes.is_empty() || self.waiting.is_some_and(|since| now.since(since) >= missing)
     }
 
     /// Whether nobody has used it for long, or its caller never showed that it has the keys.
@@ -317,8 +326,8 @@ impl Convo {
             self.waiting.get_or_insert(now);
         }
         self.look = match self.waiting {
-            Some(since) if now.since(since) >= SILENCE => now + self.probe_pause(now),
-            Some(since) => since + SILENCE,
+            Some(since) if now.since(since) >= self.silence() => now + self.probe_pause(now),
+            Some(since) => since + self.silence(),
             None => now + LOOK,
         };
         let short = self.routes.len() < ROUTES || self.is_missing(now);

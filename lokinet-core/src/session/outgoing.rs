@@ -125,7 +125,7 @@ impl Sessions {
         }
     }
 
-    /// Joins one more path when those that are joined will not last, or do not work.
+    /// Joins more paths when those that are joined will not last, or do not work.
     fn renew(&mut self, id: SessionId, road: &mut Road<'_>) {
         let now = road.now.mono;
         let Some(convo) = self.convos.get_mut(&id) else { return };
@@ -149,20 +149,23 @@ impl Sessions {
         };
         let mut usable: Vec<Lease> = convo.leases.iter().filter(is_usable).copied().collect();
         arrange(&mut usable, &mut self.chance, road);
-        let found = usable.first();
-        if let Some(lease) = found {
+        // One at a time, unless nothing works: then what is joined may lead over the same dead relay.
+        usable.truncate(if missing { ROUTES } else { 1 });
+        for lease in &usable {
             convo.tried.push(lease.token);
             if let Some(key) = road.join(lease, None) {
                 self.joining.insert(key, Joining::Convo(id));
             }
+        }
+        if !usable.is_empty() {
             // Paths that led nowhere make room.
-            if joined.len() >= ROUTES_MAX {
-                road.paths.close(joined[0], road.links, now);
+            for key in joined.iter().take((joined.len() + usable.len()).saturating_sub(ROUTES_MAX)) {
+                road.paths.close(*key, road.links, now);
             }
         } else {
             convo.rejoin_at = now + convo.refresh_pause(now);
         }
-        if (missing || found.is_none())
+        if (missing || usable.is_empty())
             && let Remote::Address(address) = convo.remote
         {
             self.look_up(address, road);
