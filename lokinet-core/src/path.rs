@@ -102,13 +102,14 @@ impl Paths {
         }
     }
 
-    /// Begins to build over these hops, first hop first. The rider goes to the service behind the pivot. `None` when
-    /// there are too many paths or a hop's key is malformed.
+    /// Begins to build over these hops, first hop first. The rider goes to the service behind the pivot. The path lives
+    /// no longer than `most`. `None` when there are too many paths or a hop's key is malformed.
     pub fn build(
         &mut self,
         hops: Vec<Arc<Contact>>,
         purpose: Purpose,
         rider: Option<&[u8]>,
+        most: Duration,
         links: &mut Links,
         now: Now,
     ) -> Option<PathKey> {
@@ -116,7 +117,7 @@ impl Paths {
             return None;
         }
         // No two paths of one client end together: that would show they belong together.
-        let lifetime = self.chance.between(self.lifetime.mul_f32(0.8), self.lifetime);
+        let lifetime = self.chance.between(self.lifetime.mul_f32(0.8), self.lifetime).min(most);
         let (building, request) = Building::begin(hops, purpose, rider, lifetime, now, &mut self.chance)?;
         let first = building.first();
         let ticket = links.request(first.id, first.card.addrs.list(), request, BUILD_PATIENCE, now.mono);
@@ -297,9 +298,11 @@ impl Paths {
         for key in due {
             let Some(Path::Live(live)) = self.table.get_mut(&key) else { continue };
             self.next += 1;
+            let link = live.first().0;
             let outcome = live.wake(AskId(self.next), &mut self.chance, links, now);
             self.actions.extend(outcome.unanswered.into_iter().map(Action::Unanswered));
             match outcome.end {
+                None if outcome.suspicious => self.suspect(link, links, now),
                 None => {}
                 Some(live::End::Old) => self.close(key, links, now),
                 Some(live::End::Silent) => {
@@ -308,8 +311,33 @@ impl Paths {
                         verdict(live.hops(), Some(index));
                     }
                     self.end(key);
+                    self.bury(link, now, verdict);
                 }
             }
+        }
+    }
+
+    /// A path fell silent: if its first hop is to blame, the others that begin there are as silent, and are asked now.
+    fn suspect(&mut self, link: LinkId, links: &mut Links, now: Time) {
+        for path in self.table.values_mut() {
+            if let Path::Live(live) = path
+                && live.first().0 == link
+            {
+                self.next += 1;
+                live.probe(AskId(self.next), &mut self.chance, links, now);
+            }
+        }
+    }
+
+    /// A path died: those that begin with the same hop and did not answer either die with it.
+    fn bury(&mut self, link: LinkId, now: Time, verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>)) {
+        let silent = |path: &Path| matches!(path, Path::Live(live) if live.first().0 == link && live.is_silent(now));
+        let keys: Vec<PathKey> = self.table.iter().filter(|(_, path)| silent(path)).map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(live) = self.live(key) {
+                verdict(live.hops(), Some(0));
+            }
+            self.end(key);
         }
     }
 
@@ -348,15 +376,25 @@ impl Paths {
         live.chain(self.all_building().filter_map(|(_, hops, _)| hops.last().map(|hop| hop.id))).collect()
     }
 
-    /// A live path drawn at random for a question of ours; not one joined to somebody.
-    pub fn any(&mut self) -> Option<PathKey> {
-        let keys: Vec<PathKey> = self
-            .all_live()
-            .filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)))
-            .map(|(key, _)| key)
-            .collect();
+    /// A live path drawn at random for a question of ours; not one joined to somebody, nor, where there is another, one
+    /// that owes us a sign of life.
+    pub fn any(&mut self, now: Time) -> Option<PathKey> {
+        let free = self.all_live().filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)));
+        let (mut keys, late): (Vec<_>, Vec<_>) = free.partition(|(_, live)| !live.is_late(now));
+        if keys.is_empty() {
+            keys = late;
+        }
+        let keys: Vec<PathKey> = keys.into_iter().map(|(key, _)| key).collect();
         let at = self.chance.below(keys.len().max(1) as u64) as usize;
         keys.get(at).copied()
+    }
+
+    /// What a path, built or not, is for, and its last hop.
+    pub fn errand(&self, key: PathKey) -> Option<(Purpose, RelayId)> {
+        match self.table.get(&key)? {
+            Path::Live(live) => Some((live.purpose(), live.pivot())),
+            Path::Building(building) => Some((building.purpose(), building.hops().last()?.id)),
+        }
     }
 
     /// The generator of this floor, for choosing hops.

@@ -19,6 +19,7 @@ use crate::netdb::select::{self, Want};
 use crate::path::{Arrived, AskId, PathKey, Paths};
 use crate::time::{Now, Time};
 use crate::wire::build::Purpose;
+use crate::wire::cell::Size;
 use crate::wire::control::Tell;
 use crate::wire::fragment::{Assembler, Fragment};
 use crate::wire::id::{CallerId, RelayId, SessionId};
@@ -42,7 +43,12 @@ pub const IDLE: Duration = Duration::from_secs(600);
 pub const LOST: Duration = Duration::from_secs(60);
 /// How many joined paths a caller keeps to a service it talks with.
 pub const ROUTES: usize = 2;
+/// A handshake message has no more fragments than this.
+pub const HANDSHAKE_FRAGMENTS: u8 = 2;
 const REJOIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest packet a cell carries, without its addresses.
+pub const PACKET_MAX: usize = session::frames(Size::Full) - session::FRAME;
 
 /// The other end of a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,7 +109,9 @@ impl Road<'_> {
     fn join(&mut self, lease: &Lease, rider: Option<&[u8]>) -> Option<PathKey> {
         let want = Want { hops: self.hops, guards: self.guards, pivot: Some(lease.pivot), avoid: &[] };
         let hops = select::select(self.netdb, &want, self.paths.chance())?;
-        self.paths.build(hops, Purpose::Join(lease.token), rider, self.links, self.now)
+        // Behind its lease's end a path leads nowhere: it is to be left in time, like any other.
+        let most = Duration::from_millis(lease.until.millis().saturating_sub(self.now.wall.millis()));
+        self.paths.build(hops, Purpose::Join(lease.token), rider, most, self.links, self.now)
     }
 }
 
@@ -204,6 +212,9 @@ impl Sessions {
 
     /// Sends an IP packet without its addresses: at the end of the batch, or when the call it starts succeeds.
     pub fn send(&mut self, remote: Remote, packet: &[u8], road: &mut Road<'_>) -> bool {
+        if packet.len() > PACKET_MAX {
+            return false;
+        }
         if let Some(id) = self.by_remote.get(&remote).copied() {
             let Some(convo) = self.convos.get_mut(&id) else { return false };
             if convo.frames.is_empty() {
@@ -241,12 +252,12 @@ impl Sessions {
             self.dropped += 1;
             return;
         }
-        self.prove(id);
+        self.prove(id, road.now.mono);
         let Some(convo) = self.convos.get_mut(&id) else { return };
         let remote = convo.remote;
         let mut closed = false;
         let mut echo = None;
-        let mut packets = false;
+        let (mut packets, mut here) = (false, false);
         for frame in session::read_frames(convo::frames_of(layer)) {
             match frame {
                 Frame::Packet(packet) => {
@@ -256,11 +267,13 @@ impl Sessions {
                 Frame::Probe(number) => echo = Some(number),
                 Frame::Echo(_) => {}
                 Frame::Close => closed = true,
+                Frame::Here => here = true,
             }
         }
-        convo.heard(Route { path, caller }, packets, road.now.mono);
+        convo.heard(Route { path, caller }, packets, here, road.now.mono);
         if let Some(number) = echo {
-            convo.say(Route { path, caller }, &Frame::Echo(number), road);
+            // An answer asks for none: two silent ends would probe each other for ever.
+            convo.say(Route { path, caller }, &Frame::Echo(number), false, road);
         }
         if closed {
             self.close(id, false, road);
@@ -268,19 +281,41 @@ impl Sessions {
     }
 
     /// The first authentic cell proves the other end has the keys: only now may it take an older one's place.
-    fn prove(&mut self, id: SessionId) {
+    fn prove(&mut self, id: SessionId, now: Time) {
         let Some(convo) = self.convos.get_mut(&id).filter(|convo| !convo.proven) else { return };
         convo.proven = true;
         let remote = convo.remote;
-        if let Some(old) = self.by_remote.insert(remote, id).filter(|old| *old != id) {
-            self.convos.remove(&old);
-            self.joining.retain(|_, joining| !matches!(joining, Joining::Convo(convo) if *convo == old));
-        }
+        self.succeed(remote, id, now);
         self.actions.push(Action::Open(remote));
     }
 
+    /// Decides which conversation counts, when there are two with one remote; the other only listens until it is idle.
+    fn succeed(&mut self, remote: Remote, new: SessionId, now: Time) {
+        let old = self.by_remote.get(&remote).copied().filter(|old| *old != new);
+        let own = self.address();
+        let (Some(old), Remote::Address(theirs)) = (old, remote) else {
+            self.by_remote.insert(remote, new);
+            return;
+        };
+        let caller = |convo: &Convo| if convo.caller { own } else { theirs };
+        // Both may have called at once. Then both ends must decide alike, whatever each of them heard first.
+        let stays = match (self.convos.get(&old), self.convos.get(&new)) {
+            (Some(old), Some(new)) => {
+                old.proven && !old.is_silent(now) && old.caller != new.caller && caller(old) < caller(new)
+            }
+            _ => false,
+        };
+        let (winner, loser) = if stays { (old, new) } else { (new, old) };
+        self.by_remote.insert(remote, winner);
+        for (id, retired) in [(winner, false), (loser, true)] {
+            if let Some(convo) = self.convos.get_mut(&id) {
+                convo.retired = retired;
+            }
+        }
+    }
+
     fn handshake(&mut self, path: PathKey, caller: CallerId, bytes: &[u8], road: &mut Road<'_>) {
-        let Ok(fragment) = Fragment::decode(bytes) else { return };
+        let Some(fragment) = Fragment::decode(bytes).ok().filter(|f| f.count <= HANDSHAKE_FRAGMENTS) else { return };
         if self.collecting.len() >= COLLECTING_MAX && !self.collecting.contains_key(&(path, caller)) {
             self.collecting.pop_first();
         }
@@ -296,6 +331,7 @@ impl Sessions {
     fn hello(&mut self, route: Route, hello: &[u8], road: &mut Road<'_>) {
         let room = self.convos.len() < CONVOS_MAX;
         match self.answering.answer(&self.identity.public(), hello, room, &mut self.chance, road.now) {
+            answer::Heard::New { session, .. } if self.convos.contains_key(&session) => self.dropped += 1,
             answer::Heard::New { caller, welcome, secrets, session } => {
                 let remote = caller.address.map_or(Remote::Anonymous(session.0), Remote::Address);
                 let now = road.now.mono;
@@ -312,7 +348,8 @@ impl Sessions {
     fn welcome(&mut self, path: PathKey, welcome: &[u8], road: &mut Road<'_>) {
         let Some(Joining::Call(address)) = self.joining.get(&path).copied() else { return };
         let Some(call) = self.calls.get_mut(&address) else { return };
-        let Some((theirs, secrets, session)) = call.welcome(welcome) else {
+        let opened = call.welcome(welcome).filter(|(_, _, session)| !self.convos.contains_key(session));
+        let Some((theirs, secrets, session)) = opened else {
             self.dropped += 1;
             return;
         };
@@ -320,8 +357,8 @@ impl Sessions {
         let remote = Remote::Address(address);
         let route = Route { path, caller: CallerId(0) };
         let mut convo = Convo::new(remote, true, theirs, self.suite, &secrets, route, road.now.mono);
-        let (queued, leases) = call.finish();
-        convo.leases = leases;
+        let (queued, leases, handshake) = call.finish();
+        (convo.leases, convo.handshake) = (leases, handshake);
         convo.proven = true;
         self.convos.insert(session, convo);
         // What the call joined beside this path stays as the conversation's standby.
@@ -337,11 +374,7 @@ impl Sessions {
                 self.standby(session, key, road);
             }
         }
-        if let Some(old) = self.by_remote.insert(remote, session)
-            && old != session
-        {
-            self.convos.remove(&old);
-        }
+        self.succeed(remote, session, road.now.mono);
         self.actions.push(Action::Open(remote));
         for packet in queued {
             self.send(remote, &packet, road);
@@ -351,7 +384,7 @@ impl Sessions {
             && convo.frames.is_empty()
         {
             let probe = Frame::Probe(self.chance.nonzero());
-            convo.say(route, &probe, road);
+            convo.say(route, &probe, true, road);
         }
         self.flush(road);
     }
@@ -362,7 +395,7 @@ impl Sessions {
         convo.add_route(route);
         // The service learns of the route by hearing from it.
         let probe = Frame::Probe(self.chance.nonzero());
-        convo.say(route, &probe, road);
+        convo.say(route, &probe, true, road);
     }
 
     /// We know more relays than before.
@@ -429,12 +462,11 @@ impl Sessions {
                 }
             }
             Some(Asked::Lookup(address, relay)) => {
-                let found = match tell {
-                    Some(Tell::Found(found)) => found,
-                    _ => None,
-                };
                 if let Some(lookup) = self.lookups.get_mut(&address) {
-                    lookup.answered(&relay, found, road.now);
+                    match tell {
+                        Some(Tell::Found(found)) => lookup.answered(&relay, found, road.now),
+                        _ => lookup.unanswered(&relay),
+                    }
                 }
                 self.step_lookup(address, road);
             }
@@ -445,7 +477,7 @@ impl Sessions {
     fn close(&mut self, id: SessionId, say: bool, road: &mut Road<'_>) {
         let Some(mut convo) = self.convos.remove(&id) else { return };
         if say {
-            convo.say_everywhere(&Frame::Close, road);
+            convo.say_everywhere(&Frame::Close, false, road);
         }
         let mine: Vec<PathKey> = self
             .joining
@@ -487,7 +519,7 @@ impl Sessions {
         if self.reachable {
             let handshake = self.answering.public();
             for ask in self.publishing.due(&self.identity, handshake, &mut self.chance, road) {
-                let id = road.paths.any().and_then(|path| road.paths.ask(path, &ask, road.links, now.mono));
+                let id = road.paths.any(now.mono).and_then(|path| road.paths.ask(path, &ask, road.links, now.mono));
                 if let Some(id) = id {
                     self.asked.insert(id, Asked::Store);
                 } else {

@@ -29,8 +29,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub const HOPS_MAX: usize = 65_536;
 /// The longest life a build may ask for.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
-/// How long the next hop may take for its reply; less than the client's own patience.
-pub const NEXT_PATIENCE: Duration = Duration::from_millis(4500);
+/// How long a pivot may take for its reply.
+pub const PIVOT_PATIENCE: Duration = Duration::from_millis(1500);
+/// How much longer every hop before it: each must outlast the next one's wait, or it would be blamed for what lies
+/// behind it. Together less than the client's own patience.
+pub const HOP_PATIENCE: Duration = Duration::from_millis(1000);
 
 /// What transit needs done.
 #[derive(Debug)]
@@ -155,7 +158,8 @@ impl Transit {
                 let mut body = deeper.to_vec();
                 build::pad(&mut body, BUILD, &mut self.chance);
                 let request = Request::Build(body.into()).encode();
-                let out = links.request(*next, addrs.list(), request, NEXT_PATIENCE, now.mono);
+                let patience = PIVOT_PATIENCE + HOP_PATIENCE * u32::from(header.depth.saturating_sub(2));
+                let out = links.request(*next, addrs.list(), request, patience, now.mono);
                 if let Some(next) = links.link_of(out) {
                     self.connect(index, next, *wire);
                 }
@@ -445,6 +449,10 @@ impl Transit {
             }
             Part::Host { token } => {
                 for index in self.joins.end_service(&token) {
+                    // The service's place will be somebody else's: what this caller still sends leads nowhere.
+                    if let Some(caller) = self.hops.get_mut(index).and_then(Option::as_mut) {
+                        caller.part = Part::Pivot;
+                    }
                     self.say(index, message, &Tell::JoinEnded(CallerId(0)).encode(), links, now);
                 }
             }

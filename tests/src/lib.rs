@@ -1,5 +1,6 @@
-//! What the tests share: the simulated world, in which real nodes live on one clock and one queue, and the labs, in which real
-//! daemons live in namespaces. The scenarios themselves are in `tests/tests`, benches in `tests/bench`.
+//! What the tests share: the simulated world, in which real nodes live on one clock and one queue (`person` uses
+//! it as a program would), and the labs, in which real daemons live in namespaces. The scenarios themselves are in `tests/tests`, benches in `tests/bench`.
 
 pub mod lab;
+pub mod person;
 pub mod world;

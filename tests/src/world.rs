@@ -24,7 +24,7 @@ use core::cmp::Ordering;
 use core::time::Duration;
 use host::Host;
 use lokinet_core::flow::question::{Answer, Question};
-use lokinet_core::node::io::{Event, Input, LinkId, Output};
+use lokinet_core::node::io::{Event, Input, LinkId, Output, Ticket};
 use lokinet_core::node::report::Report;
 use lokinet_core::time::{Now, Time, Wall};
 use lokinet_core::wire::batch::Packets;
@@ -276,11 +276,23 @@ impl World {
 
     /// As [`ask`](World::ask), with the asker's own patience.
     pub fn ask_within(&mut self, name: &str, question: Question, patience: Duration) -> Option<Answer> {
+        let ticket = self.begin_asking(name, question);
+        self.await_answer(name, ticket, patience)
+    }
+
+    /// A program asks for a name and does not wait yet.
+    pub fn begin_asking(&mut self, name: &str, question: Question) -> Ticket {
         let id = self.host(name);
         let ticket = self.hosts[id].ticket();
         self.tell(id, None, "asks for a name", 0, 0);
         self.hosts[id].asking.insert(ticket, self.now);
         self.feed(id, Input::Dns { ticket, question });
+        ticket
+    }
+
+    /// Lets time pass until the answer to a question comes.
+    pub fn await_answer(&mut self, name: &str, ticket: Ticket, patience: Duration) -> Option<Answer> {
+        let id = self.host(name);
         self.run_until(|world| world.hosts[id].answers.contains_key(&ticket), patience);
         self.hosts[id].answers.remove(&ticket)
     }

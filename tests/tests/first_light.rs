@@ -3,7 +3,8 @@
 //! host would: by DNS, by packets, by what is on the wire.
 
 use core::time::Duration;
-use lokinet_core::flow::question::{Answer, Code, Data, Kind as Type, Question};
+use lokinet_core::flow::question::{Answer, Code, Kind as Type};
+use lokinet_tests::person::{self, TOLD, first_address, loki_name, nobody, own_ip, question, relays_on_the_way};
 use lokinet_tests::world::packet::{self, Kind};
 use lokinet_tests::world::town::Trade;
 use lokinet_tests::world::{Wire, World};
@@ -29,85 +30,19 @@ fn town_on(seed: u64, wire: Wire) -> World {
     world
 }
 
-fn question(name: &str, kind: Type) -> Question {
-    Question { name: name.to_owned(), kind }
-}
-
-/// What `dig +short` would print for an A question: the last address.
-fn first_address(answer: Option<Answer>) -> Ipv4Addr {
-    let answer = answer.expect("no answer at all");
-    assert_eq!(answer.code, Code::NoError, "{answer:?}");
-    let addresses: Vec<Ipv4Addr> =
-        answer.records.iter().filter_map(|r| if let Data::A(ip) = r.data { Some(ip) } else { None }).collect();
-    assert_eq!(addresses.len(), 1, "{answer:?}");
-    addresses[0]
-}
-
-/// The host's own address on its TUN device, as `dig localhost.loki` tells it.
-fn own_ip(world: &mut World, name: &str) -> Ipv4Addr {
-    let answer = world.ask(name, question("localhost.loki", Type::A));
-    first_address(answer)
-}
-
-/// The service's `.loki` name, as `dig localhost.loki CNAME` at the service tells it.
-fn loki_name(world: &mut World) -> String {
-    let answer = world.ask("service1", question("localhost.loki", Type::Cname)).expect("no answer at all");
-    let names: Vec<&String> =
-        answer.records.iter().filter_map(|r| if let Data::Cname(name) = &r.data { Some(name) } else { None }).collect();
-    assert_eq!(names.len(), 1, "{answer:?}");
-    let name = names[0].clone();
-    assert!(name.len() == 52 + 5 && name.ends_with(".loki"), "{name} is not an address");
-    name
-}
-
-/// An address whose key exists and whose service does not.
-fn nobody() -> String {
-    let key = ed25519_dalek::SigningKey::from_bytes(&[42; 32]).verifying_key().to_bytes();
-    let bit = |at: usize| key.get(at / 8).map_or(0, |byte| usize::from(byte >> (7 - at % 8) & 1));
-    let digit = |n: usize| (0..5).fold(0, |digit, i| digit << 1 | bit(5 * n + i));
-    let digits = (0..52).map(|n| char::from(b"ybndrfg8ejkmcpqxot1uwisza345h769"[digit(n)]));
-    digits.chain(".loki".chars()).collect()
-}
-
 /// The addresses under which the client knows itself and reaches the service.
 fn call(world: &mut World) -> (Ipv4Addr, Ipv4Addr) {
-    let name = loki_name(world);
-    let own = own_ip(world, "client1");
-    let answer = world.ask("client1", question(&name, Type::A));
-    (own, first_address(answer))
+    person::call(world, "client1", "service1")
 }
 
 /// Sends one numbered ping and waits for its pong; whether it came.
-fn pings(world: &mut World, (own, theirs): (Ipv4Addr, Ipv4Addr), number: u16, patience: Duration) -> bool {
-    world.send("client1", &packet::ping(own, theirs, 77, number, b"is there anybody out there"));
-    let until = world.now() + patience;
-    loop {
-        let arrived = world.run_until(|w| w.delivered("client1") > 0, until.since(world.now()));
-        for packet in world.inbox("client1") {
-            let seen = packet::read(&packet).expect("a broken packet was delivered");
-            if seen.kind == Kind::Pong(77, number) {
-                assert_eq!((seen.from, seen.to), (theirs, own));
-                assert_eq!(seen.payload, b"is there anybody out there");
-                return true;
-            }
-        }
-        if !arrived {
-            return false;
-        }
-    }
+fn pings(world: &mut World, way: (Ipv4Addr, Ipv4Addr), number: u16, patience: Duration) -> bool {
+    person::ping(world, "client1", way, number, patience)
 }
 
 /// Where the client's paths begin.
 fn guards(world: &World) -> Vec<SocketAddr> {
     world.report("client1").paths.iter().filter_map(|path| path.hops.first()?.1).collect()
-}
-
-/// The second relay on the path that the client's conversation uses now: its death certainly hurts.
-fn relay_on_the_way(world: &World) -> String {
-    let report = world.report("client1");
-    let session = report.sessions.iter().find(|s| s.state == "open").expect("no conversation is open");
-    let middle = session.route.get(1).copied().expect("a path of fewer than two hops");
-    world.who_has(middle).expect("a relay nobody knows").to_owned()
 }
 
 #[test]
@@ -176,8 +111,7 @@ fn wires_see_two_sizes_and_nothing_else() {
     sizes.sort_unstable();
     sizes.dedup();
     assert_eq!(sizes, [384, 1440]);
-    let told = b"is there anybody out there";
-    let betrayed = world.seen().datagrams.iter().any(|d| d.bytes.windows(told.len()).any(|w| w == told));
+    let betrayed = world.seen().datagrams.iter().any(|d| d.bytes.windows(TOLD.len()).any(|w| w == TOLD));
     assert!(!betrayed, "contents in the clear on a wire");
 }
 
@@ -215,7 +149,8 @@ fn a_relay_dies_and_traffic_is_back_within_two_seconds() {
     let mut world = town(7);
     let way = call(&mut world);
     assert!(pings(&mut world, way, 1, SECOND));
-    let victim = relay_on_the_way(&world);
+    // The second relay on the way that is used now: its death certainly hurts.
+    let victim = relays_on_the_way(&world, "client1")[1].clone();
     world.kill(&victim);
     let died = world.now();
     let mut number = 2;
@@ -236,7 +171,7 @@ fn a_relay_dies_and_traffic_is_back_within_two_seconds() {
 #[test]
 fn a_service_keeps_its_name_across_restarts() {
     let mut world = town(8);
-    let name = loki_name(&mut world);
+    let name = loki_name(&mut world, "service1");
     let way = call(&mut world);
     assert!(pings(&mut world, way, 1, SECOND));
     world.stop("service1");
@@ -244,7 +179,7 @@ fn a_service_keeps_its_name_across_restarts() {
     world.start("service1");
     assert!(world.awake(WAKING));
     world.run_for(SECOND * 3);
-    assert_eq!(loki_name(&mut world), name);
+    assert_eq!(loki_name(&mut world, "service1"), name);
     // A client that knew it and one that is born afterwards both reach it.
     let answer = world.ask("client1", question(&name, Type::A));
     assert_eq!(first_address(answer), way.1, "the lease changed though the name did not");

@@ -11,12 +11,16 @@ use core::time::Duration;
 /// With so many verified contacts a client stops asking its bootstraps directly.
 pub const ENOUGH: usize = 16;
 const EVERY: Duration = Duration::from_secs(600);
-const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_LAST: Duration = Duration::from_secs(60);
+
+/// Most pages of one answer: more than any network has.
+pub const PAGES_MAX: u32 = 1024;
 
 /// The state of learning contacts.
 pub struct Fetch {
-    asking: Option<RelayId>,
+    /// Who is asked, after which id, and how many pages it has given.
+    asking: Option<(RelayId, RelayId, u32)>,
     next: Time,
     again: Duration,
 }
@@ -62,14 +66,17 @@ impl Fetch {
             return None;
         }
         let relay = known.swap_remove(chance.below(known.len() as u64) as usize);
-        self.asking = Some(relay);
-        Some(Question { relay, after: RelayId([0; 32]) })
+        let after = RelayId([0; 32]);
+        self.asking = Some((relay, after, 0));
+        Some(Question { relay, after })
     }
 
     /// A page came (`last` is the highest id in it, `None` for an empty one) or did not (`failed`).
     pub fn page(&mut self, netdb: &Netdb, last: Option<RelayId>, failed: bool, now: Time) -> Option<Question> {
-        let relay = self.asking?;
-        if let (Some(after), false) = (last, failed) {
+        let (relay, before, pages) = self.asking?;
+        // Pages rise and end, or their giver is playing with us.
+        if let (Some(after), false) = (last.filter(|last| *last > before && pages < PAGES_MAX), failed) {
+            self.asking = Some((relay, after, pages + 1));
             return Some(Question { relay, after });
         }
         self.asking = None;

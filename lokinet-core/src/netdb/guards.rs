@@ -11,6 +11,8 @@ use core::time::Duration;
 
 /// How many guards are kept ready. Two are used where one would do, for paths whose pivot is the other.
 pub const KEPT: usize = 3;
+/// Most guards on the list, with those that are unknown for the time being.
+pub const KEPT_MAX: usize = 9;
 /// The longest a guard is kept; each one's own time is drawn between half of this and all of it.
 pub const LIFETIME: Duration = Duration::from_secs(120 * 24 * 3600);
 
@@ -19,6 +21,8 @@ pub const LIFETIME: Duration = Duration::from_secs(120 * 24 * 3600);
 pub struct Guards {
     chosen: Vec<(RelayId, Wall)>,
     ids: Vec<RelayId>,
+    /// Chosen while few relays were known: used until there is a choice, and never kept.
+    makeshift: bool,
 }
 
 impl Guards {
@@ -36,7 +40,7 @@ impl Guards {
             }
         }
         let ids = chosen.iter().map(|(id, _)| *id).collect();
-        Ok(Guards { chosen, ids })
+        Ok(Guards { chosen, ids, makeshift: false })
     }
 
     /// The list's bytes.
@@ -55,13 +59,20 @@ impl Guards {
     }
 
     /// Drops guards that left the registry or had their time, and fills up with relays apart from each other; true
-    /// when the list changed. A guard whose contact is merely unknown or failing is kept: it comes back.
-    pub fn refresh(&mut self, netdb: &Netdb, chance: &mut Chance, wall: Wall) -> bool {
+    /// when there is a new list to keep. A guard whose contact is merely unknown or failing is kept: it comes back, and
+    /// others stand in for it. Until we know `enough` relays the choice is a makeshift: else everybody's guards would be
+    /// the bootstraps.
+    pub fn refresh(&mut self, netdb: &Netdb, enough: bool, chance: &mut Chance, wall: Wall) -> bool {
         let before = self.chosen.len();
+        if self.makeshift && enough {
+            self.chosen.clear();
+        }
         self.chosen.retain(|(id, until)| *until > wall && netdb.registry().lists(id));
+        self.makeshift = !enough && (self.makeshift || self.chosen.is_empty());
         let mut changed = self.chosen.len() != before;
-        let wanted = KEPT.min(netdb.len().div_ceil(3));
-        while self.chosen.len() < wanted {
+        let wanted = if self.makeshift { KEPT } else { KEPT.min(netdb.len().div_ceil(3)) };
+        let known = |chosen: &[(RelayId, Wall)]| chosen.iter().filter(|(id, _)| netdb.contact(id).is_some()).count();
+        while known(&self.chosen) < wanted && self.chosen.len() < KEPT_MAX {
             let held: Vec<_> = self.chosen.iter().filter_map(|(id, _)| netdb.contact(id)).cloned().collect();
             let mut free: Vec<RelayId> = netdb
                 .contacts()
@@ -76,7 +87,7 @@ impl Guards {
             changed = true;
         }
         self.ids = self.chosen.iter().map(|(id, _)| *id).collect();
-        changed
+        changed && !self.makeshift
     }
 
     /// The guards, best first.
@@ -96,12 +107,42 @@ mod tests {
         let netdb = known(12);
         let (mut guards, mut chance) = (Guards::default(), Chance::new([1; 32]));
         let wall = Wall::from_secs(1_000_000);
-        assert!(guards.refresh(&netdb, &mut chance, wall));
+        assert!(guards.refresh(&netdb, true, &mut chance, wall));
         let first = guards.ids().to_vec();
         assert_eq!(first.len(), KEPT);
         let mut again = Guards::decode(&guards.encode()).unwrap();
-        assert!(!again.refresh(&netdb, &mut chance, wall.plus(Duration::from_secs(3600))));
+        assert!(!again.refresh(&netdb, true, &mut chance, wall.plus(Duration::from_secs(3600))));
         assert_eq!(again.ids(), first);
-        assert!(again.refresh(&netdb, &mut chance, wall.plus(LIFETIME)));
+        assert!(again.refresh(&netdb, true, &mut chance, wall.plus(LIFETIME)));
+    }
+
+    #[test]
+    fn what_was_chosen_from_a_few_is_not_kept() {
+        let netdb = known(12);
+        let (mut guards, mut chance) = (Guards::default(), Chance::new([1; 32]));
+        let wall = Wall::from_secs(1_000_000);
+        assert!(!guards.refresh(&netdb, false, &mut chance, wall), "nothing to save");
+        assert_eq!(guards.ids().len(), KEPT);
+        assert!(guards.refresh(&netdb, true, &mut chance, wall));
+        assert_eq!(guards.ids().len(), KEPT);
+        // Known guards are not thrown away when we know too little after a restart.
+        let mut again = Guards::decode(&guards.encode()).unwrap();
+        assert!(!again.refresh(&netdb, false, &mut chance, wall));
+        assert_eq!(again.ids(), guards.ids());
+    }
+
+    #[test]
+    fn guards_that_are_unknown_have_others_stand_in() {
+        let (small, large) = (known(3), known(12));
+        let (mut guards, mut chance) = (Guards::default(), Chance::new([3; 32]));
+        let wall = Wall::from_secs(1_000_000);
+        let gone: Vec<RelayId> =
+            large.contacts().map(|c| c.id).filter(|id| small.contact(id).is_none()).take(KEPT).collect();
+        guards.pin(&gone);
+        let held = small.contacts().next().unwrap().id;
+        assert!(!gone.contains(&held) && gone.iter().all(|id| small.contact(id).is_none()));
+        // The smaller network's registry does not list them: they go, and one that is there is chosen.
+        assert!(guards.refresh(&small, true, &mut chance, wall));
+        assert!(small.contact(&guards.ids()[0]).is_some());
     }
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 /// Time in which a score halves.
 pub const HALF_LIFE: Duration = Duration::from_secs(120);
-const FAILURE: u32 = 64;
+/// What one failure adds.
+pub const FAILURE: u32 = 64;
 const WORST: u32 = 1024;
 
 /// Scores of relays that failed lately; the others are not in it.

@@ -27,6 +27,7 @@ use crate::flow::dns::SrvRecord;
 use crate::flow::lease::{Leases, Range};
 use crate::flow::question::Question;
 use crate::link::LinkId;
+use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::guards::Guards;
 use crate::netdb::select::{self, Want};
@@ -182,7 +183,9 @@ impl Client {
     fn take_contacts(&mut self, contacts: &[Bytes], core: &mut Core, now: Now) -> Option<RelayId> {
         let mut last = None;
         for contact in contacts {
-            core.learn(contact, now);
+            if let Learned::New(_) = core.learn(contact, now) {
+                self.pool.learned(now.mono);
+            }
             last = last.max(contact.get(9..41).and_then(|id| id.try_into().ok()).map(RelayId));
         }
         self.refresh_guards(core, now);
@@ -194,7 +197,7 @@ impl Client {
         let Some(fetch::Question { relay, after }) = question else { return };
         // Once we know enough, nobody is told what we ask for: the question goes over a path.
         if Fetch::enough(&core.netdb)
-            && let Some(path) = self.paths.any()
+            && let Some(path) = self.paths.any(now.mono)
             && let Some(id) = self.paths.ask(path, &Ask::Contacts { after }, &mut core.links, now.mono)
         {
             self.learning = Some(id);
@@ -216,7 +219,8 @@ impl Client {
     }
 
     fn refresh_guards(&mut self, core: &mut Core, now: Now) {
-        if !self.strict && self.guards.refresh(&core.netdb, &mut self.chance, now.wall) {
+        let enough = Fetch::enough(&core.netdb);
+        if !self.strict && self.guards.refresh(&core.netdb, enough, &mut self.chance, now.wall) {
             core.out.push(Output::Save(Save::Guards(self.guards.encode().into())));
         }
     }
@@ -326,7 +330,7 @@ impl Client {
     }
 
     fn fill_pool(&mut self, core: &mut Core, now: Now) {
-        for _ in 0..self.pool.missing(&self.paths, now.mono) {
+        for _ in 0..self.pool.missing(&self.paths, Fetch::enough(&core.netdb), now.mono) {
             let mut avoid = self.paths.pivots();
             avoid.dedup();
             if !self.begin(&avoid, core, now) && !self.begin(&[], core, now) {
@@ -344,7 +348,7 @@ impl Client {
             return false;
         };
         let purpose = if self.sessions.reachable() { Purpose::Host(paths.chance().bytes()) } else { Purpose::General };
-        paths.build(hops, purpose, None, &mut core.links, now).is_some()
+        paths.build(hops, purpose, None, Duration::MAX, &mut core.links, now).is_some()
     }
 
     pub(super) fn next_wake(&self, now: Time) -> Option<(Time, Wake)> {

@@ -71,7 +71,8 @@ impl Building {
                 ephemeral: Box::new(*ephemeral.public()),
                 next,
                 back: wires[i],
-                lifetime: lifetime.as_secs().min(u16::MAX.into()) as u16,
+                // Rounded up: no hop ends before we do.
+                lifetime: (lifetime.as_secs() + 1).min(u16::MAX.into()) as u16,
                 minute: (now.wall.secs() / 60) as u32,
                 depth: (hops.len() - i) as u8,
                 suite,

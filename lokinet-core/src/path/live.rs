@@ -20,9 +20,11 @@ use std::sync::Arc;
 /// A path that has heard nothing for so long is probed.
 pub const IDLE: Duration = Duration::from_secs(10);
 /// A path that sends and hears nothing for so long is probed at once.
-pub const SILENCE: Duration = Duration::from_millis(600);
+pub const SILENCE: Duration = Duration::from_millis(400);
+/// A path that sent and heard nothing for so long is not given new questions.
+pub const LATE: Duration = Duration::from_millis(100);
 /// A probed path that stays silent so long (or four round trips, if longer) is dead.
-pub const DEAD: Duration = Duration::from_millis(1500);
+pub const DEAD: Duration = Duration::from_millis(1250);
 /// First pause before a question is repeated; it doubles.
 pub const REPEAT: Duration = Duration::from_millis(250);
 /// How often a question is sent before it is given up.
@@ -65,6 +67,8 @@ pub enum End {
 pub struct Outcome {
     /// Questions given up.
     pub unanswered: Vec<AskId>,
+    /// Whether it fell silent just now.
+    pub suspicious: bool,
     /// Whether the path is over.
     pub end: Option<End>,
 }
@@ -212,7 +216,9 @@ impl Live {
     }
 
     pub(super) fn ask(&mut self, id: AskId, ask: &Ask, chance: &mut Chance, links: &mut Links, now: Time) -> bool {
-        if self.open.len() >= ASKS_MAX {
+        // A probe always finds room: without it nobody would notice that the path is dead.
+        let probe = *ask == Ask::Ping;
+        if self.open.len() >= ASKS_MAX && !probe {
             return false;
         }
         let size = Size::Full;
@@ -221,7 +227,6 @@ impl Live {
         if fragments.is_empty() {
             return false;
         }
-        let probe = *ask == Ask::Ping;
         let open = Open { id, fragments, tries: 0, sent: now, next: now, probe };
         self.open.insert(message, open);
         self.repeat(message, links, now);
@@ -265,6 +270,23 @@ impl Live {
         self.open.values().map(|open| open.next).fold(next, Time::min)
     }
 
+    /// Whether it should have been heard by now, since we sent something.
+    pub(super) fn is_late(&self, now: Time) -> bool {
+        self.waiting.is_some_and(|since| now.since(since) > LATE.max(self.round_trip * 3 / 2))
+    }
+
+    /// Whether it has been silent for so long that it is being probed.
+    pub(super) fn is_silent(&self, now: Time) -> bool {
+        self.waiting.is_some_and(|since| now.since(since) >= self.silence())
+    }
+
+    /// Asks for a sign of life, unless that is under way.
+    pub(super) fn probe(&mut self, id: AskId, chance: &mut Chance, links: &mut Links, now: Time) {
+        if !self.open.values().any(|open| open.probe) {
+            self.ask(id, &Ask::Ping, chance, links, now);
+        }
+    }
+
     fn silence(&self) -> Duration {
         SILENCE.max(self.round_trip * 2)
     }
@@ -287,9 +309,10 @@ impl Live {
             outcome.end = Some(End::Silent);
             return outcome;
         }
-        let silent = self.waiting.is_some_and(|since| now.since(since) >= self.silence());
+        let silent = self.is_silent(now);
         if !probing && (silent || now.since(self.heard) >= IDLE) {
             self.ask(probe, &Ask::Ping, chance, links, now);
+            outcome.suspicious = silent;
         }
         let due: Vec<u32> = self.open.iter().filter(|(_, open)| open.next <= now).map(|(m, _)| *m).collect();
         for message in due {

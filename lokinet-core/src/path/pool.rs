@@ -10,6 +10,8 @@ use core::time::Duration;
 pub const RENEW_AT: f32 = 0.25;
 /// Most builds of the pool under way at once.
 pub const BUILDING_MAX: usize = 4;
+/// How long a new node waits for a choice of relays before it builds all its paths.
+pub const YOUNG: Duration = Duration::from_secs(3);
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_LAST: Duration = Duration::from_secs(10);
 
@@ -19,16 +21,19 @@ pub struct Pool {
     renew: Duration,
     next: Time,
     pause: Duration,
+    /// Until then, or until enough relays are known, a single path must do.
+    young: Time,
 }
 
 impl Pool {
     /// Keep so many; paths live so long.
     pub fn new(wanted: usize, lifetime: Duration, now: Time) -> Pool {
-        Pool { wanted, renew: lifetime.mul_f32(RENEW_AT), next: now, pause: PAUSE_FIRST }
+        Pool { wanted, renew: lifetime.mul_f32(RENEW_AT), next: now, pause: PAUSE_FIRST, young: now + YOUNG }
     }
 
-    /// How many builds to begin now.
-    pub fn missing(&self, paths: &Paths, now: Time) -> usize {
+    /// How many builds to begin now. Before there is a choice of relays, paths would all be alike: one is enough then.
+    pub fn missing(&self, paths: &Paths, enough: bool, now: Time) -> usize {
+        let wanted = if enough || now >= self.young { self.wanted } else { self.wanted.min(1) };
         if now < self.next {
             return 0;
         }
@@ -37,7 +42,7 @@ impl Pool {
             .filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)) && live.expires() > now + self.renew)
             .count();
         let building = paths.all_building().filter(|(_, _, purpose)| !matches!(purpose, Purpose::Join(_))).count();
-        self.wanted.saturating_sub(fresh + building).min(BUILDING_MAX.saturating_sub(building))
+        wanted.saturating_sub(fresh + building).min(BUILDING_MAX.saturating_sub(building))
     }
 
     /// A build succeeded.
@@ -45,8 +50,16 @@ impl Pool {
         self.pause = PAUSE_FIRST;
     }
 
-    /// A build failed or could not begin: wait before the next.
+    /// We know more than before: what could not begin may begin now.
+    pub fn learned(&mut self, now: Time) {
+        self.next = self.next.min(now);
+    }
+
+    /// A build failed or could not begin: wait before the next. Builds that fail together count once.
     pub fn failed(&mut self, now: Time) {
+        if now < self.next {
+            return;
+        }
         self.next = now + self.pause;
         self.pause = (self.pause * 2).min(PAUSE_LAST);
     }
@@ -61,6 +74,6 @@ impl Pool {
             .filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)))
             .map(|(_, live)| Time::from_nanos(live.expires().nanos().saturating_sub(self.renew.as_nanos() as u64)))
             .filter(|at| *at > now);
-        renewals.min()
+        renewals.chain((now < self.young).then_some(self.young)).min()
     }
 }

@@ -1,6 +1,7 @@
 //! A call under way: introset found, two pivots chosen, our own paths built to them with the hello riding on the
 //! first, the hello repeated until welcomed. Neighbours: `lookup` comes before, `convo` after; `session` acts.
 
+use crate::crypto::kdf;
 use crate::crypto::key::Identity;
 use crate::crypto::random::Chance;
 use crate::crypto::seal::Suite;
@@ -22,11 +23,13 @@ pub const REPEAT: Duration = Duration::from_millis(500);
 /// How often the hello is repeated on one path.
 pub const REPEATS: u32 = 4;
 /// How often stale leases lead to a new lookup.
-pub const REFRESHES: u32 = 2;
+pub const REFRESHES: u32 = 8;
 
 struct Ready {
     leases: Vec<Lease>,
     calling: Calling,
+    /// The service's handshake key, in short.
+    handshake: [u8; 32],
     tried: Vec<[u8; TOKEN]>,
     /// Paths being built or live, and since when they live.
     paths: Vec<(PathKey, Option<Time>)>,
@@ -53,6 +56,11 @@ pub struct Step {
     pub repeat: Option<(PathKey, Vec<u8>)>,
     /// Where the call stands.
     pub stage: Stage,
+}
+
+/// What the handshake key of an introset is compared by.
+pub fn name_of(introset: &Introset) -> [u8; 32] {
+    kdf::digest("handshake key", &[introset.handshake.as_slice()])
 }
 
 /// A call under way.
@@ -95,10 +103,10 @@ impl Call {
             address: identity.map(Identity::public),
         };
         let Some(calling) = session::call(address, &introset.handshake, caller, identity, chance) else { return };
-        let mut leases = introset.leases;
-        chance.shuffle(&mut leases);
+        let handshake = name_of(&introset);
+        let leases = introset.leases;
         let paths = self.ready.take().map(|ready| ready.paths).unwrap_or_default();
-        self.ready = Some(Ready { leases, calling, tried: Vec::new(), paths, repeats: 0, next: now.mono });
+        self.ready = Some(Ready { leases, calling, handshake, tried: Vec::new(), paths, repeats: 0, next: now.mono });
     }
 
     /// What to do now.
@@ -177,9 +185,10 @@ impl Call {
         Some((theirs, secrets, ready.calling.caller().session))
     }
 
-    /// What the conversation takes over: packets that wait, and where the service can be met.
-    pub fn finish(self) -> (VecDeque<Vec<u8>>, Vec<Lease>) {
-        (self.queued, self.ready.map(|ready| ready.leases).unwrap_or_default())
+    /// What the conversation takes over: packets that wait, where the service can be met, and its handshake key's name.
+    pub fn finish(self) -> (VecDeque<Vec<u8>>, Vec<Lease>, [u8; 32]) {
+        let (leases, handshake) = self.ready.map(|ready| (ready.leases, ready.handshake)).unwrap_or_default();
+        (self.queued, leases, handshake)
     }
 
     /// When to step again.

@@ -3,7 +3,7 @@
 //! end that hears nothing probes every route and goes on by the one that answers. Neighbours: `session` keeps the
 //! table, `crypto::onion` is the sealed layer.
 
-use super::{IDLE, LOST, Remote, Road};
+use super::{IDLE, LOST, ROUTES, Remote, Road};
 use crate::crypto::onion::{BODY_AT, Opener, Order, Sealer, TYPE_AT};
 use crate::crypto::random::Chance;
 use crate::crypto::seal::{Suite, TAG};
@@ -17,13 +17,22 @@ use crate::wire::introset::Lease;
 use crate::wire::session::{self, Frame, Secrets};
 use core::time::Duration;
 
-/// Hearing nothing for so long after sending makes a conversation probe.
-pub const SILENCE: Duration = Duration::from_millis(600);
+/// Hearing nothing for so long after sending makes a conversation probe; longer where round trips are long.
+pub const SILENCE: Duration = Duration::from_millis(400);
 /// Between two probes.
 pub const PROBE_EVERY: Duration = Duration::from_millis(300);
+/// Hearing nothing for so long after that means that no route works: the service is looked up anew.
+pub const MISSING: Duration = Duration::from_millis(300);
 /// Most routes a conversation keeps.
 pub const ROUTES_MAX: usize = 8;
+/// A route that will last for less than this wants a successor.
+pub const FRESH: Duration = Duration::from_secs(120);
+/// So long before its end a route is left for a better one.
+pub const HAND_OVER: Duration = Duration::from_secs(20);
+/// A caller who has not shown the keys by then is forgotten.
+pub const PROOF: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(5);
+const PROBE_LAST: Duration = Duration::from_secs(5);
 
 /// A way to the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,21 +52,27 @@ pub struct Convo {
     theirs: SessionId,
     sealer: Sealer,
     opener: Opener,
-    /// Best first; the first is in use.
-    routes: Vec<Route>,
+    /// Best first, with whether anything ever came by it; the first is in use.
+    routes: Vec<(Route, bool)>,
     /// Frames that wait for the end of the batch.
     pub frames: Vec<u8>,
     /// Whether the other end has shown that it has the keys.
     pub proven: bool,
+    /// Another conversation with the same remote took its place: it only listens.
+    pub retired: bool,
     /// Where the service can be met (callers).
     pub leases: Vec<Lease>,
+    /// The key the service was called by; another one is that of a later life (callers).
+    pub handshake: [u8; 32],
     /// Leases tried since the list was last refreshed.
     pub tried: Vec<[u8; TOKEN]>,
     /// Not before this may another path be joined.
     pub rejoin_at: Time,
+    born: Time,
     used: Time,
-    last_heard: Time,
     waiting: Option<Time>,
+    /// The round trip of our own part of the way, when we last began to wait.
+    round: Duration,
     probed: Time,
     look: Time,
     refreshes: u32,
@@ -82,15 +97,18 @@ impl Convo {
             theirs,
             sealer: Sealer::new(suite, ours, Order::Plain),
             opener: Opener::new(suite, other),
-            routes: vec![route],
+            routes: vec![(route, true)],
             frames: Vec::new(),
             proven: false,
+            retired: false,
             leases: Vec::new(),
+            handshake: [0; 32],
             tried: Vec::new(),
             rejoin_at: now,
+            born: now,
             used: now,
-            last_heard: now,
             waiting: None,
+            round: Duration::ZERO,
             probed: now,
             look: now,
             refreshes: 0,
@@ -99,18 +117,35 @@ impl Convo {
 
     /// The route in use.
     pub fn active(&self) -> Option<Route> {
-        self.routes.first().copied()
+        self.routes.first().map(|(route, _)| *route)
     }
 
-    /// All routes.
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
+    /// All routes, best first.
+    pub fn routes(&self) -> impl Iterator<Item = Route> {
+        self.routes.iter().map(|(route, _)| *route)
     }
 
-    /// Routes that will last a while, of those we joined.
+    /// Routes that will last a while, of those we joined; none does while nothing comes by any.
     pub fn fresh_routes(&self, road: &Road<'_>) -> usize {
-        let soon = road.now.mono + Duration::from_secs(120);
-        self.routes.iter().filter(|r| road.paths.live(r.path).is_some_and(|live| live.expires() > soon)).count()
+        let soon = road.now.mono + FRESH;
+        let fresh = |route: &Route| road.paths.live(route.path).is_some_and(|live| live.expires() > soon);
+        if self.is_missing(road.now.mono) { 0 } else { self.routes().filter(fresh).count() }
+    }
+
+    /// Leaves the route in use when its end is near and another one that works lasts longer (callers).
+    pub fn hand_over(&mut self, road: &mut Road<'_>) {
+        let ends = |route: &Route| road.paths.live(route.path).map(|live| live.expires());
+        let Some(end) = self.active().and_then(|route| ends(&route)).filter(|end| *end <= road.now.mono + HAND_OVER)
+        else {
+            return;
+        };
+        let best = (1..self.routes.len()).filter(|at| self.routes[*at].1).max_by_key(|at| ends(&self.routes[*at].0));
+        if let Some(at) = best.filter(|at| ends(&self.routes[*at].0) > Some(end)) {
+            self.flush(road);
+            self.routes.swap(0, at);
+            let route = self.routes[0].0;
+            self.say(route, &Frame::Here, false, road);
+        }
     }
 
     /// Adds a frame, sending the cell it no longer fits into. False when it cannot be sent at all.
@@ -131,28 +166,28 @@ impl Convo {
     pub fn flush(&mut self, road: &mut Road<'_>) {
         if let (Some(route), false) = (self.active(), self.frames.is_empty()) {
             let frames = core::mem::take(&mut self.frames);
-            self.cell(route, &frames, road);
+            self.cell(route, &frames, true, road);
             self.frames = frames;
         }
         self.frames.clear();
     }
 
-    /// Sends one frame at once on one route.
-    pub fn say(&mut self, route: Route, frame: &Frame<'_>, road: &mut Road<'_>) {
+    /// Sends one frame at once on one route; `asks` when silence after it would mean something.
+    pub fn say(&mut self, route: Route, frame: &Frame<'_>, asks: bool, road: &mut Road<'_>) {
         let mut bytes = Vec::with_capacity(16);
         if frame.write(&mut bytes, session::frames(Size::Full)) {
-            self.cell(route, &bytes, road);
+            self.cell(route, &bytes, asks, road);
         }
     }
 
     /// Sends one frame on every route.
-    pub fn say_everywhere(&mut self, frame: &Frame<'_>, road: &mut Road<'_>) {
-        for route in self.routes.clone() {
-            self.say(route, frame, road);
+    pub fn say_everywhere(&mut self, frame: &Frame<'_>, asks: bool, road: &mut Road<'_>) {
+        for (route, _) in self.routes.clone() {
+            self.say(route, frame, asks, road);
         }
     }
 
-    fn cell(&mut self, route: Route, frames: &[u8], road: &mut Road<'_>) {
+    fn cell(&mut self, route: Route, frames: &[u8], asks: bool, road: &mut Road<'_>) {
         let size = if frames.len() <= session::frames(Size::Small) { Size::Small } else { Size::Full };
         let now = road.now.mono;
         let (theirs, sealer) = (self.theirs, &mut self.sealer);
@@ -164,9 +199,10 @@ impl Convo {
             layer[BODY_AT..BODY_AT + frames.len()].copy_from_slice(frames);
             sealer.seal(layer, now);
         });
-        if sent && self.waiting.is_none() {
+        if sent && asks && self.waiting.is_none() {
             self.waiting = Some(now);
-            self.look = self.look.min(now + SILENCE);
+            self.round = road.paths.live(route.path).map_or(Duration::ZERO, |live| live.round_trip());
+            self.look = self.look.min(now + self.silence());
         }
     }
 
@@ -175,56 +211,73 @@ impl Convo {
         self.opener.open(layer, now).is_ok()
     }
 
-    /// Something authentic came by this route.
-    pub fn heard(&mut self, route: Route, packets: bool, now: Time) {
+    /// Something authentic came by this route: packets, or the caller's word that it is the one to answer on.
+    pub fn heard(&mut self, route: Route, packets: bool, here: bool, now: Time) {
         if packets {
             self.used = now;
         }
         let silent = self.is_silent(now);
         self.add_route(route);
-        if let Some(at) = self.routes.iter().position(|r| *r == route)
-            && at > 0
-            && (silent || (packets && !self.caller))
-        {
-            self.routes.swap(0, at);
+        if let Some(at) = self.routes.iter().position(|(known, _)| *known == route) {
+            self.routes[at].1 = true;
+            if silent || (!self.caller && (packets || here)) {
+                self.routes.swap(0, at);
+            }
         }
-        self.last_heard = now;
+        if self.is_missing(now) {
+            self.refreshes = 0;
+        }
         self.waiting = None;
-        self.refreshes = 0;
     }
 
-    /// Knows one more route.
+    /// Knows one more route. On one path there is one: a later join of the same caller there replaces the earlier.
     pub fn add_route(&mut self, route: Route) {
-        if self.routes.contains(&route) {
+        if let Some((known, heard)) = self.routes.iter_mut().find(|(known, _)| known.path == route.path) {
+            *heard &= *known == route;
+            *known = route;
             return;
         }
         if self.routes.len() >= ROUTES_MAX {
             self.routes.pop();
         }
-        self.routes.push(route);
+        self.routes.push((route, false));
     }
 
     /// A path is gone.
     pub fn drop_path(&mut self, path: PathKey) {
-        if self.routes.iter().any(|route| route.path == path) {
-            self.routes.retain(|route| route.path != path);
+        if self.routes().any(|route| route.path == path) {
+            self.routes.retain(|(route, _)| route.path != path);
             self.look = Time::default();
+            if self.routes.is_empty() {
+                self.rejoin_at = Time::default();
+            }
         }
     }
 
     /// A route is gone.
     pub fn drop_route(&mut self, gone: Route) {
-        self.routes.retain(|route| *route != gone);
+        self.routes.retain(|(route, _)| *route != gone);
     }
 
     /// Whether the other end has not been heard for too long since we spoke.
     pub fn is_silent(&self, now: Time) -> bool {
-        self.waiting.is_some_and(|since| now.since(since) >= SILENCE)
+        self.waiting.is_some_and(|since| now.since(since) >= self.silence())
     }
 
-    /// Whether nobody has used it for long.
+    fn silence(&self) -> Duration {
+        SILENCE.max(self.round * 3)
+    }
+
+    /// Whether so long that no route can be working.
+    pub fn is_missing(&self, now: Time) -> bool {
+        let missing = self.silence() + MISSING.max(self.round * 3);
+        self.routes.is_empty() || self.waiting.is_some_and(|since| now.since(since) >= missing)
+    }
+
+    /// Whether nobody has used it for long, or its caller never showed that it has the keys.
     pub fn is_idle(&self, now: Time) -> bool {
-        now.since(self.used) >= IDLE
+        now.since(self.used) >= if self.retired { LOST } else { IDLE }
+            || (!self.proven && now.since(self.born) >= PROOF)
     }
 
     /// Whether the other end is gone.
@@ -234,27 +287,51 @@ impl Convo {
 
     /// Asks for a sign of life on every route, not too often.
     pub fn probe(&mut self, frame: &Frame<'_>, road: &mut Road<'_>) {
-        if road.now.mono.since(self.probed) >= PROBE_EVERY {
-            self.probed = road.now.mono;
-            self.say_everywhere(frame, road);
+        let now = road.now.mono;
+        if now.since(self.probed) >= self.probe_pause(now) {
+            self.probed = now;
+            self.say_everywhere(frame, true, road);
         }
     }
 
-    /// How long to wait before the introset is fetched anew.
-    pub fn refresh_pause(&mut self, routes: usize) -> Duration {
+    /// The longer the silence, the rarer the probes.
+    fn probe_pause(&self, now: Time) -> Duration {
+        let silent = self.waiting.map_or(Duration::ZERO, |since| now.since(since));
+        (silent / 8).clamp(PROBE_EVERY, PROBE_LAST)
+    }
+
+    /// The service's leases anew: those tried in vain may be tried again, and news at once.
+    pub fn refreshed(&mut self, leases: Vec<Lease>, now: Time) {
+        if leases.iter().any(|lease| !self.leases.iter().any(|old| old.token == lease.token)) {
+            self.rejoin_at = now;
+            self.look = now;
+        }
+        self.leases = leases;
+        self.tried.clear();
+    }
+
+    /// How long to wait before the introset is fetched once more, when this time brings nothing.
+    pub fn refresh_pause(&mut self, now: Time) -> Duration {
         self.refreshes += 1;
-        let floor = if routes == 0 { Duration::from_millis(500) } else { Duration::from_secs(20) };
-        floor * (1 << self.refreshes.min(5))
+        if self.is_missing(now) {
+            Duration::from_millis(500) * (1 << self.refreshes.saturating_sub(6).min(3))
+        } else {
+            Duration::from_secs(1) * (1 << self.refreshes.min(6))
+        }
     }
 
     /// Sets the time of the next look.
     pub fn rest(&mut self, now: Time) {
+        if self.routes.is_empty() {
+            self.waiting.get_or_insert(now);
+        }
         self.look = match self.waiting {
-            Some(since) if now.since(since) >= SILENCE => now + PROBE_EVERY,
-            Some(since) => (since + SILENCE).min(now + LOOK),
+            Some(since) if now.since(since) >= self.silence() => now + self.probe_pause(now),
+            Some(since) => since + self.silence(),
             None => now + LOOK,
         };
-        if self.caller && self.routes.is_empty() {
+        let short = self.routes.len() < ROUTES || self.is_missing(now);
+        if self.caller && !self.retired && short && self.rejoin_at > now {
             self.look = self.look.min(self.rejoin_at);
         }
     }

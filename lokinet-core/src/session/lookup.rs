@@ -3,6 +3,7 @@
 //! be wrong about which are nearest, and asks the next four too before it says that there is none. Neighbours: `session` sends the questions,
 //! `netdb::shelf` is where they are answered.
 
+use super::Failed;
 use crate::crypto::blind;
 use crate::netdb::Netdb;
 use crate::time::{Now, Time};
@@ -22,6 +23,10 @@ pub const SECOND: Duration = Duration::from_millis(600);
 pub const GIVE_UP: Duration = Duration::from_millis(1900);
 /// While no path is live or no relay known, a lookup waits at most so long.
 pub const WAIT: Duration = Duration::from_secs(15);
+/// Most questions of one lookup that are asked once more when they came to nothing.
+pub const VAIN_MAX: u32 = 8;
+/// A question that could not be sent is tried again after so long.
+pub const UNSENT: Duration = Duration::from_millis(50);
 /// After the first find, the other answers are waited for so long.
 pub const SETTLE: Duration = Duration::from_millis(250);
 
@@ -40,6 +45,9 @@ pub struct Lookup {
     key: [u8; 32],
     relays: Vec<(RelayId, State)>,
     best: Option<(u64, Introset, Time)>,
+    /// Whether a relay said that it has none.
+    denied: bool,
+    vain: u32,
     next: Time,
 }
 
@@ -49,14 +57,24 @@ pub enum Outcome {
     Waiting,
     /// The newest introset.
     Found(Introset),
-    /// Nobody has one.
-    NotFound,
+    /// Nobody has one, or nobody could be asked.
+    Failed(Failed),
 }
 
 impl Lookup {
     /// A lookup of an address.
     pub fn new(address: [u8; 32], now: Time) -> Lookup {
-        Lookup { address, created: now, began: None, key: [0; 32], relays: Vec::new(), best: None, next: now }
+        Lookup {
+            address,
+            created: now,
+            began: None,
+            key: [0; 32],
+            relays: Vec::new(),
+            best: None,
+            denied: false,
+            vain: 0,
+            next: now,
+        }
     }
 
     /// Looks again at the next step: something changed.
@@ -110,11 +128,20 @@ impl Lookup {
         }
     }
 
-    /// A relay answered, or did not.
+    /// A question came to nothing: the path it went by is more to blame than the relay, so it is asked once more.
+    pub fn unanswered(&mut self, relay: &RelayId) {
+        self.vain += 1;
+        if let Some((_, state)) = self.relays.iter_mut().find(|(id, _)| id == relay) {
+            *state = if self.vain <= VAIN_MAX { State::Unasked } else { State::Answered };
+        }
+    }
+
+    /// A relay answered.
     pub fn answered(&mut self, relay: &RelayId, found: Option<Bytes>, now: Now) {
         if let Some((_, state)) = self.relays.iter_mut().find(|(id, _)| id == relay) {
             *state = State::Answered;
         }
+        self.denied |= found.is_none();
         let Some(envelope) = found.and_then(|bytes| Envelope::verify(bytes, now.wall).ok()) else { return };
         if envelope.key != self.key || self.best.as_ref().is_some_and(|(revision, ..)| *revision >= envelope.revision) {
             return;
@@ -136,7 +163,7 @@ impl Lookup {
             return Outcome::Waiting;
         }
         match self.began {
-            None if now.mono.since(self.created) >= WAIT => Outcome::NotFound,
+            None if now.mono.since(self.created) >= WAIT => Outcome::Failed(Failed::Unreachable),
             None => {
                 self.next = now.mono + Duration::from_millis(250);
                 Outcome::Waiting
@@ -144,11 +171,14 @@ impl Lookup {
             Some(began) => {
                 let all = !self.relays.is_empty() && self.relays.iter().all(|(_, s)| *s == State::Answered);
                 if all || now.mono.since(began) >= GIVE_UP {
-                    return Outcome::NotFound;
+                    // Silence proves nothing; only who was asked and had none does.
+                    return Outcome::Failed(if self.denied { Failed::NotFound } else { Failed::Unreachable });
                 }
                 let waves = (now.mono.since(began).as_millis() / SECOND.as_millis()) as u32 + 1;
                 let more = self.relays.iter().take(self.width(now.mono)).any(|(_, state)| *state == State::Unasked);
-                self.next = if more { now.mono } else { (began + SECOND * waves).min(began + GIVE_UP) };
+                // More to ask, and it could not be sent: a path may be there soon.
+                let wave = if more { now.mono + UNSENT } else { began + SECOND * waves };
+                self.next = wave.min(began + GIVE_UP);
                 Outcome::Waiting
             }
         }

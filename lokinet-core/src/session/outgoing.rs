@@ -1,15 +1,17 @@
 //! What sessions do of their own accord: the steps of lookups and calls, and the care for conversations whose routes
 //! fail or grow old. Neighbours: `session` holds the tables these steps work on; `lookup`, `call` and `convo` decide.
 
-use super::call::Stage;
-use super::convo::{self, Route};
+use super::call::{self, Call, Stage};
+use super::convo::{self, FRESH, HAND_OVER, ROUTES_MAX, Route};
 use super::lookup::{Lookup, Outcome};
-use super::{Action, Asked, Failed, Joining, REJOIN_PAUSE, ROUTES, Remote, Road, Sessions};
+use super::{Action, Asked, CALLS_MAX, Failed, Joining, REJOIN_PAUSE, ROUTES, Remote, Road, Sessions};
+use crate::crypto::random::Chance;
+use crate::netdb::profile::FAILURE;
 use crate::path::PathKey;
+use crate::wire::build::Purpose;
 use crate::wire::id::{CallerId, RelayId, SessionId};
-use crate::wire::introset::Lease;
+use crate::wire::introset::{Introset, Lease};
 use crate::wire::session::Frame;
-use core::time::Duration;
 
 impl Sessions {
     pub(super) fn look_up(&mut self, address: [u8; 32], road: &mut Road<'_>) {
@@ -20,7 +22,8 @@ impl Sessions {
     pub(super) fn step_lookup(&mut self, address: [u8; 32], road: &mut Road<'_>) {
         let Some(lookup) = self.lookups.get_mut(&address) else { return };
         for (relay, ask) in lookup.questions(road.netdb, road.now) {
-            let id = road.paths.any().and_then(|path| road.paths.ask(path, &ask, road.links, road.now.mono));
+            let id =
+                road.paths.any(road.now.mono).and_then(|path| road.paths.ask(path, &ask, road.links, road.now.mono));
             match id {
                 Some(id) => {
                     self.asked.insert(id, Asked::Lookup(address, relay));
@@ -30,23 +33,21 @@ impl Sessions {
         }
         match lookup.outcome(road.now) {
             Outcome::Waiting => {}
-            Outcome::Found(introset) => {
+            Outcome::Found(mut introset) => {
+                arrange(&mut introset.leases, &mut self.chance, road);
                 self.lookups.remove(&address);
-                if let Some(id) = self.by_remote.get(&Remote::Address(address)).copied()
-                    && let Some(convo) = self.convos.get_mut(&id)
-                {
-                    convo.leases = introset.leases.clone();
-                }
+                self.refreshed(address, &introset, road);
                 let identity = self.reachable.then_some(&self.identity);
                 if let Some(call) = self.calls.get_mut(&address) {
                     call.found(&address, introset, identity, self.suite, &mut self.chance, road.now);
                 }
                 self.step_call(address, road);
             }
-            Outcome::NotFound => {
+            Outcome::Failed(why) => {
                 self.lookups.remove(&address);
                 if self.calls.remove(&address).is_some() {
-                    self.actions.push(Action::Failed(Remote::Address(address), Failed::NotFound));
+                    self.end_joins(address, road);
+                    self.actions.push(Action::Failed(Remote::Address(address), why));
                 }
             }
         }
@@ -91,60 +92,89 @@ impl Sessions {
         }
     }
 
+    /// The introset of a service we talk with came in anew.
+    fn refreshed(&mut self, address: [u8; 32], introset: &Introset, road: &Road<'_>) {
+        let now = road.now.mono;
+        let id = self.by_remote.get(&Remote::Address(address)).copied();
+        let Some(convo) = id.and_then(|id| self.convos.get_mut(&id)).filter(|convo| convo.caller) else { return };
+        if convo.is_missing(now) && call::name_of(introset) != convo.handshake && self.calls.len() < CALLS_MAX {
+            // Silent, and published under another key: the service lives again and does not know us.
+            self.calls.entry(address).or_insert_with(|| Call::new(now));
+        }
+        convo.refreshed(introset.leases.clone(), now);
+    }
+
     /// Looks after one conversation: probes when it is silent, keeps its routes fresh, ends it when it is over.
     pub(super) fn tend(&mut self, id: SessionId, road: &mut Road<'_>) {
         let now = road.now.mono;
         let Some(convo) = self.convos.get_mut(&id) else { return };
         if convo.is_idle(now) || convo.is_lost(now) {
-            let polite = !convo.is_lost(now);
+            let polite = convo.proven && !convo.is_lost(now);
             return self.close(id, polite, road);
         }
         if convo.is_silent(now) {
             let probe = Frame::Probe(self.chance.nonzero());
             convo.probe(&probe, road);
         }
-        if !convo.caller {
+        if convo.caller && !convo.retired {
+            convo.hand_over(road);
+            self.renew(id, road);
+        }
+        if let Some(convo) = self.convos.get_mut(&id) {
             convo.rest(now);
+        }
+    }
+
+    /// Joins more paths when those that are joined will not last, or do not work.
+    fn renew(&mut self, id: SessionId, road: &mut Road<'_>) {
+        let now = road.now.mono;
+        let Some(convo) = self.convos.get_mut(&id) else { return };
+        let missing = convo.is_missing(now);
+        let joined = self.joining.iter().filter(|(_, joining)| matches!(joining, Joining::Convo(c) if *c == id));
+        let joined: Vec<PathKey> = joined.map(|(key, _)| *key).collect();
+        let under_way = joined.iter().filter(|key| road.paths.live(**key).is_none()).count();
+        // While nothing comes by any route, what is being built may be as dead as what was.
+        if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || now < convo.rejoin_at {
             return;
         }
-        let joining = self.joining.values().filter(|j| matches!(j, Joining::Convo(c) if *c == id)).count();
-        let convo_routes = convo.fresh_routes(road);
-        let live_joins = convo.routes().len();
-        let under_way = joining.saturating_sub(live_joins);
-        let mut look = None;
-        if convo_routes + under_way < ROUTES && now >= convo.rejoin_at {
-            convo.rejoin_at = now + REJOIN_PAUSE;
-            let used: Vec<RelayId> =
-                convo.routes().iter().filter_map(|r| road.paths.live(r.path)).map(|l| l.pivot()).collect();
-            let margin = road.now.wall.plus(Duration::from_secs(60));
-            let mut usable: Vec<Lease> = convo
-                .leases
-                .iter()
-                .filter(|lease| {
-                    lease.until > margin && !used.contains(&lease.pivot) && !convo.tried.contains(&lease.token)
+        convo.rejoin_at = now + REJOIN_PAUSE;
+        let known: Vec<(Purpose, RelayId)> = joined.iter().filter_map(|key| road.paths.errand(*key)).collect();
+        let margin = road.now.wall.plus(if missing { HAND_OVER } else { FRESH * 3 / 2 });
+        let is_usable = |lease: &&Lease| {
+            lease.until > margin
+                && !convo.tried.contains(&lease.token)
+                && !known.iter().any(|(purpose, pivot)| {
+                    *purpose == Purpose::Join(lease.token) || (!missing && *pivot == lease.pivot)
                 })
-                .copied()
-                .collect();
-            self.chance.shuffle(&mut usable);
-            match usable.first() {
-                Some(lease) => {
-                    convo.tried.push(lease.token);
-                    if let Some(key) = road.join(lease, None) {
-                        self.joining.insert(key, Joining::Convo(id));
-                    }
-                }
-                None => {
-                    convo.tried.clear();
-                    convo.rejoin_at = now + convo.refresh_pause(convo_routes);
-                    if let Remote::Address(address) = convo.remote {
-                        look = Some(address);
-                    }
-                }
+        };
+        let mut usable: Vec<Lease> = convo.leases.iter().filter(is_usable).copied().collect();
+        arrange(&mut usable, &mut self.chance, road);
+        // One at a time, unless nothing works: then what is joined may lead over the same dead relay.
+        usable.truncate(if missing { ROUTES } else { 1 });
+        for lease in &usable {
+            convo.tried.push(lease.token);
+            if let Some(key) = road.join(lease, None) {
+                self.joining.insert(key, Joining::Convo(id));
             }
         }
-        convo.rest(now);
-        if let Some(address) = look {
+        if !usable.is_empty() {
+            // Paths that led nowhere make room.
+            for key in joined.iter().take((joined.len() + usable.len()).saturating_sub(ROUTES_MAX)) {
+                road.paths.close(*key, road.links, now);
+            }
+        } else {
+            convo.rejoin_at = now + convo.refresh_pause(now);
+        }
+        if (missing || usable.is_empty())
+            && let Remote::Address(address) = convo.remote
+        {
             self.look_up(address, road);
         }
     }
+}
+
+/// Puts leases in random order, those whose pivots failed us lately last.
+fn arrange(leases: &mut [Lease], chance: &mut Chance, road: &Road<'_>) {
+    chance.shuffle(leases);
+    leases.sort_by_key(|lease| road.netdb.profile.score(&lease.pivot) / FAILURE);
 }

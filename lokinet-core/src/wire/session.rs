@@ -64,6 +64,8 @@ pub enum Frame<'a> {
     Echo(u32),
     /// The conversation is over.
     Close,
+    /// From now on answer by the way this came.
+    Here,
 }
 
 impl Frame<'_> {
@@ -81,6 +83,7 @@ impl Frame<'_> {
                 (3, &number)
             }
             Frame::Close => (4, &[]),
+            Frame::Here => (5, &[]),
         };
         if to.len() + FRAME + bytes.len() > limit {
             return false;
@@ -104,6 +107,7 @@ pub fn read_frames(body: &[u8]) -> impl Iterator<Item = Frame<'_>> {
             2 => number().map(Frame::Probe),
             3 => number().map(Frame::Echo),
             4 => Some(Frame::Close),
+            5 => Some(Frame::Here),
             _ => None,
         }
     })
@@ -294,10 +298,11 @@ mod tests {
         let mut body = Vec::new();
         assert!(Frame::Packet(&[1, 2, 3]).write(&mut body, 233));
         assert!(Frame::Probe(7).write(&mut body, 233));
+        assert!(Frame::Here.write(&mut body, 233));
         assert!(Frame::Close.write(&mut body, 233));
         assert!(!Frame::Packet(&[0; 230]).write(&mut body, 233));
         body.resize(233, 0);
         let read: Vec<Frame<'_>> = read_frames(&body).collect();
-        assert_eq!(read, [Frame::Packet(&[1, 2, 3]), Frame::Probe(7), Frame::Close]);
+        assert_eq!(read, [Frame::Packet(&[1, 2, 3]), Frame::Probe(7), Frame::Here, Frame::Close]);
     }
 }
