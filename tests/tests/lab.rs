@@ -219,9 +219,9 @@ fn ssh(lab: &Lab) {
     assert!(made.unwrap().success());
     // Privilege separation wants this folder, and /run is the node's own.
     lab.run("service1", &["mkdir", "-p", "/run/sshd"]);
-    let listen = format!("ListenAddress={}", lab.tun("service1", false));
+    let listen = [false, true].map(|v6| format!("ListenAddress={}", lab.tun("service1", v6)));
     let key = format!("HostKey={}", key.display());
-    let words = ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-o", &listen, "-o", &key];
+    let words = ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-o", &listen[0], "-o", &listen[1], "-o", &key];
     let _sshd = lab.start("service1", &words, "Server listening");
     let said = lab.inside("client1", &["ssh-keyscan", "-T", "20", &lab.loki("service1")]).output().unwrap();
     let banner = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
@@ -239,7 +239,7 @@ fn mumble(lab: &Lab) {
     fs::create_dir_all(&folder).unwrap();
     let ini = folder.join("mumble-server.ini");
     let text = format!(
-        "host={}\nport=64738\ndatabase={}\nallowping=true\n",
+        "host={}\nport=64738\ndatabase={}\nallowping=true\nuname=root\n",
         lab.tun("service1", false),
         folder.join("mumble.sqlite").display()
     );
@@ -306,6 +306,7 @@ fn complaints(lab: &Lab) {
     expect(&same_data, &["data-dir", "another lokinet"]);
     // The first daemon never noticed.
     assert_eq!(lab.status("client1")["state"], "ready");
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 /// A download survives the death of a relay on its path.
