@@ -103,7 +103,8 @@ fn no_tun(error: &std::io::Error) -> String {
         Ok(facts) if !facts.file_type().is_char_device() => "/dev/net/tun is no device here".into(),
         Ok(facts) => format!(
             "/dev/net/tun cannot be used ({error}): its mode is {:04o}. User namespaces are allowed. \
-             Remedy: sudo chmod 0666 /dev/net/tun (as ordinary distributions have it), or run this as root",
+             Remedy: sudo chmod 0666 /dev/net/tun (as ordinary distributions have it), or run this as root. \
+             Running without TUN devices, over embedded tunnels, is not built yet",
             facts.permissions().mode() & 0o7777
         ),
     }
