@@ -45,7 +45,7 @@ pub const LOST: Duration = Duration::from_secs(60);
 pub const ROUTES: usize = 2;
 /// A handshake message has no more fragments than this.
 pub const HANDSHAKE_FRAGMENTS: u8 = 2;
-const REJOIN_PAUSE: Duration = Duration::from_millis(500);
+const REJOIN_PAUSE: Duration = Duration::from_millis(300);
 
 /// The longest packet a cell carries, without its addresses.
 pub const PACKET_MAX: usize = session::frames(Size::Full) - session::FRAME;
@@ -117,7 +117,8 @@ impl Road<'_> {
 
 enum Asked {
     Lookup([u8; 32], RelayId),
-    Store,
+    /// An edition of our introset.
+    Store(u64),
 }
 
 /// Who a joined path is for.
@@ -456,8 +457,8 @@ impl Sessions {
     pub fn answered(&mut self, id: AskId, tell: Option<Tell>, road: &mut Road<'_>) -> bool {
         match self.asked.remove(&id) {
             None => return false,
-            Some(Asked::Store) => {
-                if self.publishing.stored(matches!(tell, Some(Tell::Stored(true))), road.now.mono) {
+            Some(Asked::Store(edition)) => {
+                if self.publishing.stored(edition, matches!(tell, Some(Tell::Stored(true))), road.now.mono) {
                     self.actions.push(Action::Published);
                 }
             }
@@ -518,12 +519,14 @@ impl Sessions {
         self.answering.rotate(&mut self.chance, now.wall);
         if self.reachable {
             let handshake = self.answering.public();
-            for ask in self.publishing.due(&self.identity, handshake, &mut self.chance, road) {
+            let asks = self.publishing.due(&self.identity, handshake, &mut self.chance, road);
+            let edition = self.publishing.revision();
+            for ask in asks {
                 let id = road.paths.any(now.mono).and_then(|path| road.paths.ask(path, &ask, road.links, now.mono));
                 if let Some(id) = id {
-                    self.asked.insert(id, Asked::Store);
+                    self.asked.insert(id, Asked::Store(edition));
                 } else {
-                    self.publishing.stored(false, now.mono);
+                    self.publishing.stored(edition, false, now.mono);
                 }
             }
         }
