@@ -329,7 +329,7 @@ impl Machine for Liar {
         let rng = &mut self.rng;
         let mut outputs = self.honest.handle(input, now);
         while let Some(output) = outputs.next() {
-            let lie = rng.next_u32() % 4 == 0;
+            let lie = rng.next_u32().is_multiple_of(4);
             match output {
                 Output::Answer { ticket, body: Some(body) } if lie && !body.is_empty() => {
                     let mut body = body.to_vec();

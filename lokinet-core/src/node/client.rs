@@ -166,8 +166,8 @@ impl Client {
             return;
         };
         let ours = (asked.wall.millis() / 2 + now.wall.millis() / 2) as i64;
-        let ahead = (ours - theirs as i64) / 1000;
-        if ahead.abs() > 60 {
+        let ahead = ours.saturating_sub_unsigned(theirs) / 1000;
+        if ahead.unsigned_abs() > 60 {
             core.out.event(Event::ClockSkew(ahead));
         }
     }
