@@ -137,6 +137,8 @@ pub struct Sessions {
     answering: answer::Door,
     publishing: publish::Publisher,
     convos: BTreeMap<SessionId, Convo>,
+    /// No conversation is to be looked after before this: spares a walk over all of them at every input.
+    soonest: Time,
     by_remote: BTreeMap<Remote, SessionId>,
     calls: BTreeMap<[u8; 32], Call>,
     lookups: BTreeMap<[u8; 32], Lookup>,
@@ -161,6 +163,7 @@ impl Sessions {
             publishing: publish::Publisher::new(now),
             chance,
             convos: BTreeMap::new(),
+            soonest: now.mono,
             by_remote: BTreeMap::new(),
             calls: BTreeMap::new(),
             lookups: BTreeMap::new(),
@@ -233,6 +236,7 @@ impl Sessions {
         for id in core::mem::take(&mut self.dirty) {
             if let Some(convo) = self.convos.get_mut(&id) {
                 convo.flush(road);
+                self.soonest = self.soonest.min(convo.next_wake());
             }
         }
     }
@@ -276,6 +280,7 @@ impl Sessions {
             // An answer asks for none: two silent ends would probe each other for ever.
             convo.say(Route { path, caller }, &Frame::Echo(number), false, road);
         }
+        self.soonest = self.soonest.min(convo.next_wake());
         if closed {
             self.close(id, false, road);
         }
@@ -337,6 +342,7 @@ impl Sessions {
                 let remote = caller.address.map_or(Remote::Anonymous(session.0), Remote::Address);
                 let now = road.now.mono;
                 let convo = Convo::new(remote, false, caller.session, caller.suite, &secrets, route, now);
+                self.soonest = self.soonest.min(convo.next_wake());
                 self.convos.insert(session, convo);
                 self.by_remote.entry(remote).or_insert(session);
                 convo::say_handshake(route, &welcome, &mut self.chance, road);
@@ -361,6 +367,7 @@ impl Sessions {
         let (queued, leases, handshake) = call.finish();
         (convo.leases, convo.handshake) = (leases, handshake);
         convo.proven = true;
+        self.soonest = self.soonest.min(convo.next_wake());
         self.convos.insert(session, convo);
         // What the call joined beside this path stays as the conversation's standby.
         let mine: Vec<PathKey> = self
@@ -386,6 +393,7 @@ impl Sessions {
         {
             let probe = Frame::Probe(self.chance.nonzero());
             convo.say(route, &probe, true, road);
+            self.soonest = self.soonest.min(convo.next_wake());
         }
         self.flush(road);
     }
@@ -397,6 +405,7 @@ impl Sessions {
         // The service learns of the route by hearing from it.
         let probe = Frame::Probe(self.chance.nonzero());
         convo.say(route, &probe, true, road);
+        self.soonest = self.soonest.min(convo.next_wake());
     }
 
     /// We know more relays than before.
@@ -438,6 +447,7 @@ impl Sessions {
         for convo in self.convos.values_mut() {
             convo.drop_path(key);
         }
+        self.soonest = Time::default();
         self.wake(road);
     }
 
@@ -509,7 +519,7 @@ impl Sessions {
         let publish = self.reachable.then(|| self.publishing.next_wake()).flatten();
         let lookups = self.lookups.values().map(Lookup::next_wake);
         let calls = self.calls.values().filter_map(Call::next_wake);
-        let convos = self.convos.values().map(Convo::next_wake);
+        let convos = (!self.convos.is_empty()).then_some(self.soonest);
         lookups.chain(calls).chain(convos).chain(publish).min()
     }
 
@@ -544,11 +554,15 @@ impl Sessions {
         for address in calls {
             self.step_call(address, road);
         }
+        if self.soonest > now.mono {
+            return;
+        }
         let due: Vec<SessionId> =
             self.convos.iter().filter(|(_, c)| c.next_wake() <= now.mono).map(|(id, _)| *id).collect();
         for id in due {
             self.tend(id, road);
         }
+        self.soonest = self.convos.values().map(Convo::next_wake).min().unwrap_or(now.mono + IDLE);
     }
 
     /// All conversations: the remote, whether we were called, and the path in use.

@@ -82,3 +82,26 @@ fn a_clock_that_is_wrong_is_reported_and_mended() {
     let way = person::call(&mut world, "client1", "service1");
     assert!(ping(&mut world, "client1", way, 1, SECOND));
 }
+
+/// Keys are ratcheted, paths renewed, onion keys rotated, a day changes: nothing is lost and nothing piles up.
+#[test]
+fn a_day_and_an_hour_leave_no_trace() {
+    let mut world = at_that_time(96, MINUTE * 60 * 3, 1);
+    let way = call(&mut world, "client1", "service1");
+    let contact = world.own_contact("relay1").expect("a contact");
+    let mut lost = 0;
+    for number in 0..25 * 30 {
+        lost += usize::from(!ping(&mut world, "client1", way, number, SECOND));
+        world.run_for(MINUTE * 2);
+    }
+    println!("{lost} of 750 pings lost in 25 hours");
+    assert_eq!(lost, 0);
+    assert_ne!(world.own_contact("relay1").expect("a contact"), contact, "the contact was never made anew");
+    for host in world.names().into_iter().map(str::to_owned).collect::<Vec<_>>() {
+        let report = world.report(&host);
+        let size = report.paths.len() + report.sessions.len() + report.links.len() + report.transit;
+        assert!(size <= 48, "{host} keeps {report:?}");
+        let refused = report.counters.iter().find(|(name, _)| *name == "builds refused").map_or(0, |(_, n)| *n);
+        assert_eq!(refused, 0, "{host} refused builds under a key that was rotated away");
+    }
+}
