@@ -24,6 +24,7 @@ use super::{Core, Out};
 use crate::crypto::random::Chance;
 use crate::crypto::seal::Suite;
 use crate::flow::dns::SrvRecord;
+use crate::flow::icmp;
 use crate::flow::lease::{Leases, Range};
 use crate::flow::question::Question;
 use crate::link::LinkId;
@@ -253,6 +254,10 @@ impl Client {
             self.refused += 1;
             return;
         };
+        if icmp::is_too_big(bytes) {
+            self.refused += 1;
+            return icmp::too_big(bytes, &mut core.out.packets);
+        }
         self.stripped.clear();
         if packet::strip(bytes, &mut self.stripped).is_err() {
             self.refused += 1;
