@@ -311,7 +311,7 @@ impl Paths {
                         verdict(live.hops(), Some(index));
                     }
                     self.end(key);
-                    self.bury(link, now, verdict);
+                    self.bury(link, links, now, verdict);
                 }
             }
         }
@@ -329,8 +329,15 @@ impl Paths {
         }
     }
 
-    /// A path died: those that begin with the same hop and did not answer either die with it.
-    fn bury(&mut self, link: LinkId, now: Time, verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>)) {
+    /// A path died: those that begin with the same hop and did not answer either die with it. When none is left, neither
+    /// is the link: QUIC would notice only much later, and whatever is asked on it meanwhile waits in vain.
+    fn bury(
+        &mut self,
+        link: LinkId,
+        links: &mut Links,
+        now: Time,
+        verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>),
+    ) {
         let silent = |path: &Path| matches!(path, Path::Live(live) if live.first().0 == link && live.is_silent(now));
         let keys: Vec<PathKey> = self.table.iter().filter(|(_, path)| silent(path)).map(|(key, _)| *key).collect();
         for key in keys {
@@ -338,6 +345,9 @@ impl Paths {
                 verdict(live.hops(), Some(0));
             }
             self.end(key);
+        }
+        if !self.all_live().any(|(_, live)| live.first().0 == link) {
+            links.hang_up(link);
         }
     }
 
