@@ -12,7 +12,7 @@ use crate::wire::cell::{CHANNEL_ID, Size};
 use crate::wire::id::{PathId, RelayId};
 use channel::{Channel, Dropped, SHARDS};
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 
 /// A link as the driver numbers it; never reused within a run.
@@ -63,7 +63,7 @@ pub const STAGED_MAX: usize = 8192;
 /// Most links at once.
 pub const LINKS_MAX: usize = 8192;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-const BACKOFF_LAST: Duration = Duration::from_secs(60);
+const BACKOFF_LAST: Duration = Duration::from_secs(15);
 
 /// What the link floor wants done.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ pub struct Links {
     channels: HashMap<[u8; CHANNEL_ID], (LinkId, u8)>,
     dials: BTreeMap<DialId, Dial>,
     backoff: BTreeMap<RelayId, (Time, Duration)>,
-    dirty: Vec<(LinkId, Size)>,
+    dirty: VecDeque<(LinkId, Size)>,
     next_dial: u64,
     requests: request::Requests,
     actions: Vec<Action>,
@@ -132,12 +132,14 @@ impl Links {
     /// Takes in a link; true when it is kept. A second link with the same relay is kept too (both may have dialled at
     /// once), and the newer is used.
     pub fn up(&mut self, up: &LinkUp, relay: bool) -> bool {
-        if self.live.len() >= LINKS_MAX || self.live.contains_key(&up.link) {
-            self.actions.push(Action::Hangup(up.link));
-            return false;
-        }
         if let Some(dial) = up.dial {
             self.dials.remove(&dial);
+        }
+        if self.live.len() >= LINKS_MAX || self.live.contains_key(&up.link) {
+            self.actions.push(Action::Hangup(up.link));
+            let waiting = self.requests.unqueue(&up.peer);
+            self.actions.extend(waiting.into_iter().map(|queued| Action::Unanswered(queued.ticket)));
+            return false;
         }
         self.backoff.remove(&up.peer);
         let channel = Channel::new(up.suite, up.role, &up.exporter);
@@ -280,7 +282,7 @@ impl Links {
             return false;
         }
         if staged.is_empty() {
-            self.dirty.push((id, size));
+            self.dirty.push_back((id, size));
         }
         let start = staged.len();
         staged.resize(start + size.datagram(), 0);
@@ -293,7 +295,8 @@ impl Links {
     /// The next run of sealed cells to send, lent until it is given back with [`Links::give_back`].
     pub fn take_run(&mut self) -> Option<(SocketAddr, Size, LinkId, Vec<u8>)> {
         loop {
-            let (id, size) = self.dirty.pop()?;
+            // First staged, first sent: the last cells of a burst must not overtake it.
+            let (id, size) = self.dirty.pop_front()?;
             if let Some(link) = self.live.get_mut(&id) {
                 return Some((link.remote, size, id, core::mem::take(&mut link.staged[size as usize])));
             }

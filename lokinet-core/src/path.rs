@@ -281,7 +281,7 @@ impl Paths {
     /// When to call [`Paths::wake`].
     pub fn next_wake(&self) -> Option<Time> {
         let live = |path: &Path| match path {
-            Path::Building(_) => None,
+            Path::Building(building) => building.slow_at(),
             Path::Live(live) => Some(live.next_wake()),
         };
         self.table.values().filter_map(live).min()
@@ -289,6 +289,17 @@ impl Paths {
 
     /// Repeats questions, probes what went silent, ends what is dead or old.
     pub fn wake(&mut self, links: &mut Links, now: Time, verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>)) {
+        for path in self.table.values_mut() {
+            if let Path::Building(building) = path
+                && building.slow_at().is_some_and(|at| at <= now)
+            {
+                building.note_slow();
+                // Not even linked yet: the first hop is the one to doubt.
+                if links.to(&building.first().id).is_none() {
+                    verdict(building.hops(), Some(0));
+                }
+            }
+        }
         let due: Vec<PathKey> = self
             .table
             .iter()
@@ -311,7 +322,7 @@ impl Paths {
                         verdict(live.hops(), Some(index));
                     }
                     self.end(key);
-                    self.bury(link, now, verdict);
+                    self.bury(link, links, now, verdict);
                 }
             }
         }
@@ -329,8 +340,15 @@ impl Paths {
         }
     }
 
-    /// A path died: those that begin with the same hop and did not answer either die with it.
-    fn bury(&mut self, link: LinkId, now: Time, verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>)) {
+    /// A path died: those that begin with the same hop and did not answer either die with it. When none is left, neither
+    /// is the link: QUIC would notice only much later, and whatever is asked on it meanwhile waits in vain.
+    fn bury(
+        &mut self,
+        link: LinkId,
+        links: &mut Links,
+        now: Time,
+        verdict: &mut impl FnMut(&[Arc<Contact>], Option<usize>),
+    ) {
         let silent = |path: &Path| matches!(path, Path::Live(live) if live.first().0 == link && live.is_silent(now));
         let keys: Vec<PathKey> = self.table.iter().filter(|(_, path)| silent(path)).map(|(key, _)| *key).collect();
         for key in keys {
@@ -338,6 +356,9 @@ impl Paths {
                 verdict(live.hops(), Some(0));
             }
             self.end(key);
+        }
+        if !self.all_live().any(|(_, live)| live.first().0 == link) {
+            links.hang_up(link);
         }
     }
 
@@ -368,6 +389,15 @@ impl Paths {
             Path::Building(building) => Some((*key, building.hops(), building.purpose())),
             Path::Live(_) => None,
         })
+    }
+
+    /// How many builds that are not for somebody are under way and not slow.
+    pub fn brisk(&self) -> usize {
+        let brisk = |path: &&Path| {
+            matches!(path, Path::Building(building)
+                if building.slow_at().is_some() && !matches!(building.purpose(), Purpose::Join(_)))
+        };
+        self.table.values().filter(brisk).count()
     }
 
     /// The relays that are last hops of live or building paths.

@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod call;
 pub mod convo;
+mod incoming;
 pub mod lookup;
 mod outgoing;
 pub mod publish;
@@ -16,15 +17,15 @@ use crate::crypto::seal::Suite;
 use crate::link::Links;
 use crate::netdb::Netdb;
 use crate::netdb::select::{self, Want};
-use crate::path::{Arrived, AskId, PathKey, Paths};
+use crate::path::{AskId, PathKey, Paths};
 use crate::time::{Now, Time};
 use crate::wire::build::Purpose;
 use crate::wire::cell::Size;
-use crate::wire::control::Tell;
-use crate::wire::fragment::{Assembler, Fragment};
+use crate::wire::control::{Ask, Tell};
+use crate::wire::fragment::Assembler;
 use crate::wire::id::{CallerId, RelayId, SessionId};
 use crate::wire::introset::Lease;
-use crate::wire::session::{self, Frame, HELLO, WELCOME};
+use crate::wire::session::{self, Frame};
 use call::Call;
 use convo::{Convo, Route};
 use core::time::Duration;
@@ -45,7 +46,9 @@ pub const LOST: Duration = Duration::from_secs(60);
 pub const ROUTES: usize = 2;
 /// A handshake message has no more fragments than this.
 pub const HANDSHAKE_FRAGMENTS: u8 = 2;
-const REJOIN_PAUSE: Duration = Duration::from_millis(500);
+/// How often an introset is sent once more by another path that was not answered on the first.
+pub const STORE_TRIES: u8 = 3;
+const REJOIN_PAUSE: Duration = Duration::from_millis(300);
 
 /// The longest packet a cell carries, without its addresses.
 pub const PACKET_MAX: usize = session::frames(Size::Full) - session::FRAME;
@@ -117,7 +120,8 @@ impl Road<'_> {
 
 enum Asked {
     Lookup([u8; 32], RelayId),
-    Store,
+    /// An edition of our introset, and how often it may still go another way.
+    Store(u64, Ask, u8),
 }
 
 /// Who a joined path is for.
@@ -136,6 +140,8 @@ pub struct Sessions {
     answering: answer::Door,
     publishing: publish::Publisher,
     convos: BTreeMap<SessionId, Convo>,
+    /// No conversation is to be looked after before this: spares a walk over all of them at every input.
+    soonest: Time,
     by_remote: BTreeMap<Remote, SessionId>,
     calls: BTreeMap<[u8; 32], Call>,
     lookups: BTreeMap<[u8; 32], Lookup>,
@@ -160,6 +166,7 @@ impl Sessions {
             publishing: publish::Publisher::new(now),
             chance,
             convos: BTreeMap::new(),
+            soonest: now.mono,
             by_remote: BTreeMap::new(),
             calls: BTreeMap::new(),
             lookups: BTreeMap::new(),
@@ -232,170 +239,9 @@ impl Sessions {
         for id in core::mem::take(&mut self.dirty) {
             if let Some(convo) = self.convos.get_mut(&id) {
                 convo.flush(road);
+                self.soonest = self.soonest.min(convo.next_wake());
             }
         }
-    }
-
-    /// A `Data` body came up a path; `deliver` gets each IP packet in it.
-    pub fn arrived(&mut self, arrived: Arrived<'_>, road: &mut Road<'_>, deliver: &mut impl FnMut(Remote, &[u8])) {
-        let Arrived { path, body } = arrived;
-        let Ok((caller, id, _)) = session::header(body) else { return };
-        if id.0 == 0 {
-            return self.handshake(path, caller, &body[session::HEADER..], road);
-        }
-        let Some(convo) = self.convos.get_mut(&id) else {
-            self.dropped += 1;
-            return;
-        };
-        let layer = &mut body[session::HEADER..];
-        if !convo.open(layer, road.now.mono) {
-            self.dropped += 1;
-            return;
-        }
-        self.prove(id, road.now.mono);
-        let Some(convo) = self.convos.get_mut(&id) else { return };
-        let remote = convo.remote;
-        let mut closed = false;
-        let mut echo = None;
-        let (mut packets, mut here) = (false, false);
-        for frame in session::read_frames(convo::frames_of(layer)) {
-            match frame {
-                Frame::Packet(packet) => {
-                    packets = true;
-                    deliver(remote, packet);
-                }
-                Frame::Probe(number) => echo = Some(number),
-                Frame::Echo(_) => {}
-                Frame::Close => closed = true,
-                Frame::Here => here = true,
-            }
-        }
-        convo.heard(Route { path, caller }, packets, here, road.now.mono);
-        if let Some(number) = echo {
-            // An answer asks for none: two silent ends would probe each other for ever.
-            convo.say(Route { path, caller }, &Frame::Echo(number), false, road);
-        }
-        if closed {
-            self.close(id, false, road);
-        }
-    }
-
-    /// The first authentic cell proves the other end has the keys: only now may it take an older one's place.
-    fn prove(&mut self, id: SessionId, now: Time) {
-        let Some(convo) = self.convos.get_mut(&id).filter(|convo| !convo.proven) else { return };
-        convo.proven = true;
-        let remote = convo.remote;
-        self.succeed(remote, id, now);
-        self.actions.push(Action::Open(remote));
-    }
-
-    /// Decides which conversation counts, when there are two with one remote; the other only listens until it is idle.
-    fn succeed(&mut self, remote: Remote, new: SessionId, now: Time) {
-        let old = self.by_remote.get(&remote).copied().filter(|old| *old != new);
-        let own = self.address();
-        let (Some(old), Remote::Address(theirs)) = (old, remote) else {
-            self.by_remote.insert(remote, new);
-            return;
-        };
-        let caller = |convo: &Convo| if convo.caller { own } else { theirs };
-        // Both may have called at once. Then both ends must decide alike, whatever each of them heard first.
-        let stays = match (self.convos.get(&old), self.convos.get(&new)) {
-            (Some(old), Some(new)) => {
-                old.proven && !old.is_silent(now) && old.caller != new.caller && caller(old) < caller(new)
-            }
-            _ => false,
-        };
-        let (winner, loser) = if stays { (old, new) } else { (new, old) };
-        self.by_remote.insert(remote, winner);
-        for (id, retired) in [(winner, false), (loser, true)] {
-            if let Some(convo) = self.convos.get_mut(&id) {
-                convo.retired = retired;
-            }
-        }
-    }
-
-    fn handshake(&mut self, path: PathKey, caller: CallerId, bytes: &[u8], road: &mut Road<'_>) {
-        let Some(fragment) = Fragment::decode(bytes).ok().filter(|f| f.count <= HANDSHAKE_FRAGMENTS) else { return };
-        if self.collecting.len() >= COLLECTING_MAX && !self.collecting.contains_key(&(path, caller)) {
-            self.collecting.pop_first();
-        }
-        let Some(message) = self.collecting.entry((path, caller)).or_default().take(fragment) else { return };
-        self.collecting.remove(&(path, caller));
-        match message.len() {
-            HELLO => self.hello(Route { path, caller }, &message, road),
-            WELCOME => self.welcome(path, &message, road),
-            _ => self.dropped += 1,
-        }
-    }
-
-    fn hello(&mut self, route: Route, hello: &[u8], road: &mut Road<'_>) {
-        let room = self.convos.len() < CONVOS_MAX;
-        match self.answering.answer(&self.identity.public(), hello, room, &mut self.chance, road.now) {
-            answer::Heard::New { session, .. } if self.convos.contains_key(&session) => self.dropped += 1,
-            answer::Heard::New { caller, welcome, secrets, session } => {
-                let remote = caller.address.map_or(Remote::Anonymous(session.0), Remote::Address);
-                let now = road.now.mono;
-                let convo = Convo::new(remote, false, caller.session, caller.suite, &secrets, route, now);
-                self.convos.insert(session, convo);
-                self.by_remote.entry(remote).or_insert(session);
-                convo::say_handshake(route, &welcome, &mut self.chance, road);
-            }
-            answer::Heard::Again(welcome) => convo::say_handshake(route, &welcome, &mut self.chance, road),
-            answer::Heard::Nothing => self.dropped += 1,
-        }
-    }
-
-    fn welcome(&mut self, path: PathKey, welcome: &[u8], road: &mut Road<'_>) {
-        let Some(Joining::Call(address)) = self.joining.get(&path).copied() else { return };
-        let Some(call) = self.calls.get_mut(&address) else { return };
-        let opened = call.welcome(welcome).filter(|(_, _, session)| !self.convos.contains_key(session));
-        let Some((theirs, secrets, session)) = opened else {
-            self.dropped += 1;
-            return;
-        };
-        let Some(call) = self.calls.remove(&address) else { return };
-        let remote = Remote::Address(address);
-        let route = Route { path, caller: CallerId(0) };
-        let mut convo = Convo::new(remote, true, theirs, self.suite, &secrets, route, road.now.mono);
-        let (queued, leases, handshake) = call.finish();
-        (convo.leases, convo.handshake) = (leases, handshake);
-        convo.proven = true;
-        self.convos.insert(session, convo);
-        // What the call joined beside this path stays as the conversation's standby.
-        let mine: Vec<PathKey> = self
-            .joining
-            .iter()
-            .filter(|(_, joining)| matches!(joining, Joining::Call(to) if *to == address))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in mine {
-            self.joining.insert(key, Joining::Convo(session));
-            if key != path && road.paths.live(key).is_some() {
-                self.standby(session, key, road);
-            }
-        }
-        self.succeed(remote, session, road.now.mono);
-        self.actions.push(Action::Open(remote));
-        for packet in queued {
-            self.send(remote, &packet, road);
-        }
-        // Even with nothing to say: the service believes in us once it has opened a cell of ours.
-        if let Some(convo) = self.convos.get_mut(&session)
-            && convo.frames.is_empty()
-        {
-            let probe = Frame::Probe(self.chance.nonzero());
-            convo.say(route, &probe, true, road);
-        }
-        self.flush(road);
-    }
-
-    fn standby(&mut self, session: SessionId, path: PathKey, road: &mut Road<'_>) {
-        let Some(convo) = self.convos.get_mut(&session) else { return };
-        let route = Route { path, caller: CallerId(0) };
-        convo.add_route(route);
-        // The service learns of the route by hearing from it.
-        let probe = Frame::Probe(self.chance.nonzero());
-        convo.say(route, &probe, true, road);
     }
 
     /// We know more relays than before.
@@ -437,6 +283,7 @@ impl Sessions {
         for convo in self.convos.values_mut() {
             convo.drop_path(key);
         }
+        self.soonest = Time::default();
         self.wake(road);
     }
 
@@ -456,8 +303,11 @@ impl Sessions {
     pub fn answered(&mut self, id: AskId, tell: Option<Tell>, road: &mut Road<'_>) -> bool {
         match self.asked.remove(&id) {
             None => return false,
-            Some(Asked::Store) => {
-                if self.publishing.stored(matches!(tell, Some(Tell::Stored(true))), road.now.mono) {
+            Some(Asked::Store(edition, ask, tries)) if tell.is_none() && tries > 0 => {
+                self.store(edition, ask, tries - 1, road);
+            }
+            Some(Asked::Store(edition, ..)) => {
+                if self.publishing.stored(edition, matches!(tell, Some(Tell::Stored(true))), road.now.mono) {
                     self.actions.push(Action::Published);
                 }
             }
@@ -472,6 +322,22 @@ impl Sessions {
             }
         }
         true
+    }
+
+    /// Gives an edition of our introset to one of its keepers, by any path.
+    fn store(&mut self, edition: u64, ask: Ask, tries: u8, road: &mut Road<'_>) {
+        if edition != self.publishing.revision() {
+            return;
+        }
+        let now = road.now.mono;
+        match road.paths.any(now).and_then(|path| road.paths.ask(path, &ask, road.links, now)) {
+            Some(id) => {
+                self.asked.insert(id, Asked::Store(edition, ask, tries));
+            }
+            None => {
+                self.publishing.stored(edition, false, now);
+            }
+        }
     }
 
     fn close(&mut self, id: SessionId, say: bool, road: &mut Road<'_>) {
@@ -508,7 +374,7 @@ impl Sessions {
         let publish = self.reachable.then(|| self.publishing.next_wake()).flatten();
         let lookups = self.lookups.values().map(Lookup::next_wake);
         let calls = self.calls.values().filter_map(Call::next_wake);
-        let convos = self.convos.values().map(Convo::next_wake);
+        let convos = (!self.convos.is_empty()).then_some(self.soonest);
         lookups.chain(calls).chain(convos).chain(publish).min()
     }
 
@@ -518,13 +384,10 @@ impl Sessions {
         self.answering.rotate(&mut self.chance, now.wall);
         if self.reachable {
             let handshake = self.answering.public();
-            for ask in self.publishing.due(&self.identity, handshake, &mut self.chance, road) {
-                let id = road.paths.any(now.mono).and_then(|path| road.paths.ask(path, &ask, road.links, now.mono));
-                if let Some(id) = id {
-                    self.asked.insert(id, Asked::Store);
-                } else {
-                    self.publishing.stored(false, now.mono);
-                }
+            let asks = self.publishing.due(&self.identity, handshake, &mut self.chance, road);
+            let edition = self.publishing.revision();
+            for ask in asks {
+                self.store(edition, ask, STORE_TRIES, road);
             }
         }
         let lookups: Vec<[u8; 32]> =
@@ -541,11 +404,15 @@ impl Sessions {
         for address in calls {
             self.step_call(address, road);
         }
+        if self.soonest > now.mono {
+            return;
+        }
         let due: Vec<SessionId> =
             self.convos.iter().filter(|(_, c)| c.next_wake() <= now.mono).map(|(id, _)| *id).collect();
         for id in due {
             self.tend(id, road);
         }
+        self.soonest = self.convos.values().map(Convo::next_wake).min().unwrap_or(now.mono + IDLE);
     }
 
     /// All conversations: the remote, whether we were called, and the path in use.

@@ -35,6 +35,9 @@ pub const PIVOT_PATIENCE: Duration = Duration::from_millis(1500);
 /// behind it. Together less than the client's own patience.
 pub const HOP_PATIENCE: Duration = Duration::from_millis(1000);
 
+/// No question of a client has more fragments than this: strangers' unfinished ones are kept here.
+pub const ASK_FRAGMENTS: u8 = 2;
+
 /// What transit needs done.
 #[derive(Debug)]
 pub enum Action {
@@ -359,7 +362,7 @@ impl Transit {
     }
 
     fn control(&mut self, index: usize, body: &[u8], links: &mut Links, now: Time) {
-        let Ok(fragment) = Fragment::decode(body) else { return };
+        let Some(fragment) = Fragment::decode(body).ok().filter(|f| f.count <= ASK_FRAGMENTS) else { return };
         let Some(hop) = self.hops[index].as_mut() else { return };
         let message = fragment.message;
         // A question repeated because our answer was lost: the same answer again, without asking anybody anew.
@@ -373,7 +376,7 @@ impl Transit {
         match Ask::decode(&whole) {
             Ok(Ask::Ping) => self.say(index, message, &Tell::Pong.encode(), links, now),
             Ok(Ask::Close) => self.remove(index, links, now, false),
-            Ok(ask) if hop.depth == 1 && hop.note(message) => {
+            Ok(ask) if hop.depth == 1 && hop.note(message, now) => {
                 let hop = HopRef { index, serial: hop.serial };
                 self.actions.push(Action::Asked(hop, message, ask));
             }
@@ -386,7 +389,7 @@ impl Transit {
         let Some(hop) = self.hops.get_mut(to.index).and_then(Option::as_mut) else { return };
         if hop.serial == to.serial {
             let answer = tell.encode();
-            hop.remember(message, answer.clone());
+            hop.remember(message, &answer);
             self.say(to.index, message, &answer, links, now);
         }
     }

@@ -96,6 +96,8 @@ pub struct World {
     story: Story,
     eyes: Eyes,
     tally: Tally,
+    /// How much later than [`BEGINNING`] the clocks of hosts begin that are added from now on, in milliseconds.
+    later: i64,
     /// Hosts whose own contacts every newborn machine is given.
     bootstraps: Vec<usize>,
 }
@@ -117,11 +119,17 @@ impl World {
             story: Story::new(seed),
             eyes: Eyes::default(),
             tally: Tally::default(),
+            later: 0,
             bootstraps: Vec::new(),
         }
     }
 
     // Founding.
+
+    /// Has the wall clocks of the hosts that are added from now on begin so much later.
+    pub fn begin_later(&mut self, by: Duration) {
+        self.later = by.as_millis() as i64;
+    }
 
     /// Adds a host whose machine is not started yet. With a key it can be dialled by whoever knows the key.
     pub fn add(&mut self, name: &str, addr: SocketAddr, key: Option<RelayId>, build: Build) {
@@ -129,7 +137,7 @@ impl World {
         assert!(self.names.insert(name.to_owned(), id).is_none(), "two hosts called {name}");
         assert!(self.addresses.insert(addr, id).is_none(), "two hosts at {addr}");
         let boot = 1_000_000_000 + self.rng.next_u64() % 1_000_000_000_000;
-        self.hosts.push(Host::new(name, addr, key, boot, build));
+        self.hosts.push(Host { ahead: self.later, ..Host::new(name, addr, key, boot, build) });
     }
 
     /// From now on newborn machines are given this host's own contact, once it has published one.

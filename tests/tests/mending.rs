@@ -179,3 +179,33 @@ fn two_services_that_call_each_other_at_once_meet() {
         }
     }
 }
+
+#[test]
+fn a_host_that_was_offline_is_back_soon() {
+    for (seed, away) in [(141, 5), (142, 60), (143, 900)] {
+        let mut world = town(seed);
+        world.run_for(SECOND * 5);
+        let way = call(&mut world, "client1", "service1");
+        assert!(ping(&mut world, "client1", way, 1, SECOND));
+        world.isolate("client1", true);
+        for number in 0..away {
+            ping(&mut world, "client1", way, number, SECOND);
+        }
+        world.isolate("client1", false);
+        let took = reached_again(&mut world, "client1", way, 2000, SECOND * 30).expect("not back in half a minute");
+        println!("seed {seed}: offline for {away} s, traffic again after {took:?}");
+        assert!(took <= SECOND * 20);
+    }
+}
+
+#[test]
+fn a_host_that_moves_to_another_network_goes_on_talking() {
+    let mut world = town(144);
+    world.run_for(SECOND * 5);
+    let way = call(&mut world, "client1", "service1");
+    assert!(ping(&mut world, "client1", way, 1, SECOND));
+    world.roam("client1", "61.7.0.9:5555".parse().expect("an address"));
+    let took = reached_again(&mut world, "client1", way, 10, SECOND * 5).expect("cut off by moving");
+    println!("moved, traffic again after {took:?}");
+    assert!(took <= SECOND);
+}

@@ -4,7 +4,7 @@
 use core::time::Duration;
 use lokinet_core::flow::question::{Answer, Code, Kind as Type};
 use lokinet_core::node::io::Event;
-use lokinet_tests::person::{self, first_address, loki_name, nobody, own_ip, ping, question};
+use lokinet_tests::person::{first_address, loki_name, nobody, own_ip, ping, question};
 use lokinet_tests::world::{Wire, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -171,5 +171,22 @@ fn a_hundred_callers_are_all_served_and_leave_nothing_behind() {
         assert!(report.transit <= 8, "{relay} keeps {} hops of nobody", report.transit);
     }
     assert!(world.events("service1").iter().any(|(_, e)| *e == Event::Published));
-    let _ = person::TOLD;
+}
+
+/// A relay that should keep the introset is dead for long: the others must not be given new editions ever so often.
+#[test]
+fn a_dead_keeper_costs_few_editions() {
+    const STORE: u8 = 3;
+    let mut world = founded(80, Wire::default(), 1, 1);
+    assert!(world.awake(SECOND * 10));
+    (6..=10).for_each(|n| world.kill(&format!("relay{n}")));
+    world.run_for(SECOND * 120);
+    world.eyes(true);
+    world.run_for(SECOND * 300);
+    let stores = world.seen().bodies.iter().filter(|b| !b.reply && b.bytes.first() == Some(&STORE)).count();
+    println!("{stores} introsets handed to keepers in five minutes with half of the relays dead");
+    assert!((4..=160).contains(&stores), "{stores}");
+    let name = loki_name(&mut world, "service1");
+    let answer = world.ask("client1", question(&name, Type::A));
+    first_address(answer);
 }

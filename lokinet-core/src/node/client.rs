@@ -24,6 +24,7 @@ use super::{Core, Out};
 use crate::crypto::random::Chance;
 use crate::crypto::seal::Suite;
 use crate::flow::dns::SrvRecord;
+use crate::flow::icmp;
 use crate::flow::lease::{Leases, Range};
 use crate::flow::question::Question;
 use crate::link::LinkId;
@@ -166,8 +167,8 @@ impl Client {
             return;
         };
         let ours = (asked.wall.millis() / 2 + now.wall.millis() / 2) as i64;
-        let ahead = (ours - theirs as i64) / 1000;
-        if ahead.abs() > 60 {
+        let ahead = ours.saturating_sub_unsigned(theirs) / 1000;
+        if ahead.unsigned_abs() > 60 {
             core.out.event(Event::ClockSkew(ahead));
         }
     }
@@ -253,6 +254,10 @@ impl Client {
             self.refused += 1;
             return;
         };
+        if icmp::is_too_big(bytes) {
+            self.refused += 1;
+            return icmp::too_big(bytes, &mut core.out.packets);
+        }
         self.stripped.clear();
         if packet::strip(bytes, &mut self.stripped).is_err() {
             self.refused += 1;

@@ -18,6 +18,8 @@ use bytes::Bytes;
 use core::time::Duration;
 use std::sync::Arc;
 
+/// A build that takes so long may still succeed, but is not waited for.
+pub const SLOW: Duration = Duration::from_millis(1000);
 /// Most cells kept that arrive before the reply.
 pub const HELD_MAX: usize = 8;
 
@@ -36,6 +38,7 @@ pub struct Building {
     purpose: Purpose,
     expires: Time,
     began: Time,
+    slow: bool,
     held: Vec<(Size, Vec<u8>)>,
 }
 
@@ -85,7 +88,7 @@ impl Building {
         asked.reverse();
         build::pad(&mut body, BUILD, chance);
         let (wire, expires, began) = (wires[0], now.mono + lifetime, now.mono);
-        let building = Building { asked, hops, wire, purpose, expires, began, held: Vec::new() };
+        let building = Building { asked, hops, wire, purpose, expires, began, slow: false, held: Vec::new() };
         Some((building, Request::Build(body.into()).encode()))
     }
 
@@ -107,6 +110,16 @@ impl Building {
     /// What the pivot is to do.
     pub fn purpose(&self) -> Purpose {
         self.purpose
+    }
+
+    /// When it will have taken so long that others should be begun beside it; `None` once that has been noted.
+    pub fn slow_at(&self) -> Option<Time> {
+        (!self.slow).then_some(self.began + SLOW)
+    }
+
+    /// Notes that it takes long.
+    pub fn note_slow(&mut self) {
+        self.slow = true;
     }
 
     /// Keeps a cell that came before the reply; false when there are too many.

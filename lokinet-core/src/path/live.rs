@@ -311,6 +311,10 @@ impl Live {
         }
         let silent = self.is_silent(now);
         if !probing && (silent || now.since(self.heard) >= IDLE) {
+            if silent {
+                // What was asked here is better asked elsewhere, at once.
+                outcome.unanswered.extend(core::mem::take(&mut self.open).into_values().map(|open| open.id));
+            }
             self.ask(probe, &Ask::Ping, chance, links, now);
             outcome.suspicious = silent;
         }

@@ -41,7 +41,8 @@ impl Pool {
             .all_live()
             .filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)) && live.expires() > now + self.renew)
             .count();
-        let building = paths.all_building().filter(|(_, _, purpose)| !matches!(purpose, Purpose::Join(_))).count();
+        // A build over a dead relay takes long to fail: others are begun beside it.
+        let building = paths.brisk();
         wanted.saturating_sub(fresh + building).min(BUILDING_MAX.saturating_sub(building))
     }
 

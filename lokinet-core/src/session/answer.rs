@@ -9,14 +9,17 @@ use crate::time::{Now, Time, Wall};
 use crate::wire::id::SessionId;
 use crate::wire::session::{self, Caller, Secrets};
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// How long a handshake key is published.
 pub const ROTATE: Duration = Duration::from_secs(24 * 3600);
 /// How far a hello's clock may be from ours.
 pub const SKEW: Duration = Duration::from_secs(600);
-/// Hellos remembered against replay; older ones are refused by their time.
-pub const REMEMBERED_MAX: usize = 8192;
+/// Hellos remembered against replay; older ones are refused by their time. As many as [`RATE`] lets in within twice
+/// the skew: a caller who sends as fast as it may cannot shut the door for others.
+pub const REMEMBERED_MAX: usize = 1 << 17;
+/// Welcomes are kept for callers who ask again, and so long.
+pub const AGAIN: Duration = Duration::from_secs(20);
 /// Hellos answered at once, and then per second: each costs three public-key operations.
 pub const RATE: (u32, u32) = (200, 100);
 
@@ -43,8 +46,12 @@ pub enum Heard {
 pub struct Door {
     current: (Secret, Wall),
     previous: Option<Secret>,
-    welcomes: BTreeMap<[u8; 32], Vec<u8>>,
-    order: VecDeque<([u8; 32], Wall)>,
+    seen: HashSet<[u8; 16]>,
+    /// What was seen, oldest first.
+    order: VecDeque<([u8; 16], Wall)>,
+    welcomes: BTreeMap<[u8; 16], Vec<u8>>,
+    /// Whose welcome is kept, oldest first.
+    fresh: VecDeque<([u8; 16], Time)>,
     tokens: (u32, Time),
 }
 
@@ -54,8 +61,10 @@ impl Door {
         Door {
             current: (Secret::generate(chance), now),
             previous: None,
-            welcomes: BTreeMap::new(),
+            seen: HashSet::new(),
             order: VecDeque::new(),
+            welcomes: BTreeMap::new(),
+            fresh: VecDeque::new(),
             tokens: (RATE.0, Time::default()),
         }
     }
@@ -75,9 +84,14 @@ impl Door {
 
     /// Hears a hello.
     pub fn answer(&mut self, address: &[u8; 32], hello: &[u8], room: bool, chance: &mut Chance, now: Now) -> Heard {
-        let name = kdf::digest("hello", &[hello]);
+        let digest = kdf::digest("hello", &[hello]);
+        let name: [u8; 16] = core::array::from_fn(|i| digest[i]);
+        self.forget(now);
         if let Some(welcome) = self.welcomes.get(&name) {
             return Heard::Again(welcome.clone());
+        }
+        if self.seen.contains(&name) {
+            return Heard::Nothing;
         }
         if !room || !self.spend(now.mono) {
             return Heard::Nothing;
@@ -89,23 +103,31 @@ impl Door {
         if caller.time.apart(now.wall) > SKEW {
             return Heard::Nothing;
         }
-        self.forget(now.wall);
         if self.order.len() >= REMEMBERED_MAX {
             return Heard::Nothing;
         }
         let session = SessionId(chance.nonzero());
         let Some((welcome, secrets)) = answering.welcome(session, chance) else { return Heard::Nothing };
-        self.welcomes.insert(name, welcome.clone());
+        self.seen.insert(name);
         self.order.push_back((name, now.wall));
+        self.welcomes.insert(name, welcome.clone());
+        self.fresh.push_back((name, now.mono));
         Heard::New { caller, welcome, secrets, session }
     }
 
-    fn forget(&mut self, now: Wall) {
+    fn forget(&mut self, now: Now) {
+        while let Some((name, at)) = self.fresh.front().copied()
+            && now.mono.since(at) > AGAIN
+        {
+            self.fresh.pop_front();
+            self.welcomes.remove(&name);
+        }
         // A hello within the skew on either side may come again for twice the skew.
-        while self.order.front().is_some_and(|(_, at)| at.apart(now) > SKEW * 2) {
-            if let Some((name, _)) = self.order.pop_front() {
-                self.welcomes.remove(&name);
-            }
+        while let Some((name, at)) = self.order.front().copied()
+            && at.apart(now.wall) > SKEW * 2
+        {
+            self.order.pop_front();
+            self.seen.remove(&name);
         }
     }
 

@@ -19,6 +19,8 @@ use core::time::Duration;
 
 /// Hearing nothing for so long after sending makes a conversation probe; longer where round trips are long.
 pub const SILENCE: Duration = Duration::from_millis(400);
+/// So long the route in use has to answer before the others are asked; longer where round trips are long.
+pub const TURN: Duration = Duration::from_millis(100);
 /// Between two probes.
 pub const PROBE_EVERY: Duration = Duration::from_millis(300);
 /// Hearing nothing for so long after that means that no route works: the service is looked up anew.
@@ -74,6 +76,8 @@ pub struct Convo {
     /// The round trip of our own part of the way, when we last began to wait.
     round: Duration,
     probed: Time,
+    /// Probes since we began to wait.
+    probes: u32,
     look: Time,
     refreshes: u32,
 }
@@ -110,6 +114,7 @@ impl Convo {
             waiting: None,
             round: Duration::ZERO,
             probed: now,
+            probes: 0,
             look: now,
             refreshes: 0,
         }
@@ -201,6 +206,7 @@ impl Convo {
         });
         if sent && asks && self.waiting.is_none() {
             self.waiting = Some(now);
+            self.probes = 0;
             self.round = road.paths.live(route.path).map_or(Duration::ZERO, |live| live.round_trip());
             self.look = self.look.min(now + self.silence());
         }
@@ -285,19 +291,25 @@ impl Convo {
         self.waiting.is_some_and(|since| now.since(since) >= LOST)
     }
 
-    /// Asks for a sign of life on every route, not too often.
+    /// Asks for a sign of life: on the route in use first, and on every one when that does not answer. Asked all at once,
+    /// the quickest would win, though the one in use may be sound and the other near its end.
     pub fn probe(&mut self, frame: &Frame<'_>, road: &mut Road<'_>) {
         let now = road.now.mono;
-        if now.since(self.probed) >= self.probe_pause(now) {
-            self.probed = now;
-            self.say_everywhere(frame, true, road);
+        if self.probes > 0 && now.since(self.probed) < self.probe_pause(now) {
+            return;
+        }
+        self.probes += 1;
+        self.probed = now;
+        match self.active() {
+            Some(route) if self.probes == 1 => self.say(route, frame, true, road),
+            _ => self.say_everywhere(frame, true, road),
         }
     }
 
     /// The longer the silence, the rarer the probes.
     fn probe_pause(&self, now: Time) -> Duration {
         let silent = self.waiting.map_or(Duration::ZERO, |since| now.since(since));
-        (silent / 8).clamp(PROBE_EVERY, PROBE_LAST)
+        if self.probes == 1 { TURN.max(self.round * 5 / 2) } else { (silent / 8).clamp(PROBE_EVERY, PROBE_LAST) }
     }
 
     /// The service's leases anew: those tried in vain may be tried again, and news at once.
@@ -314,7 +326,7 @@ impl Convo {
     pub fn refresh_pause(&mut self, now: Time) -> Duration {
         self.refreshes += 1;
         if self.is_missing(now) {
-            Duration::from_millis(500) * (1 << self.refreshes.saturating_sub(6).min(3))
+            Duration::from_millis(300) * (1 << self.refreshes.saturating_sub(8).min(4))
         } else {
             Duration::from_secs(1) * (1 << self.refreshes.min(6))
         }

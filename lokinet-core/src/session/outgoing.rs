@@ -102,6 +102,7 @@ impl Sessions {
             self.calls.entry(address).or_insert_with(|| Call::new(now));
         }
         convo.refreshed(introset.leases.clone(), now);
+        self.soonest = self.soonest.min(convo.next_wake());
     }
 
     /// Looks after one conversation: probes when it is silent, keeps its routes fresh, ends it when it is over.

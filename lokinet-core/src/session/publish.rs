@@ -33,13 +33,22 @@ pub struct Publisher {
     keepers: Vec<RelayId>,
     published: bool,
     again: Duration,
+    /// Whether a keeper of the last edition failed us.
+    failed: bool,
 }
 
 impl Publisher {
     /// Nothing to publish yet.
     pub fn new(now: Now) -> Publisher {
         // Revisions go on rising over restarts without a file: they begin at the wall clock.
-        Publisher { revision: now.wall.millis(), next: None, keepers: Vec::new(), published: false, again: AGAIN }
+        Publisher {
+            revision: now.wall.millis(),
+            next: None,
+            keepers: Vec::new(),
+            published: false,
+            again: AGAIN,
+            failed: false,
+        }
     }
 
     /// Our paths changed.
@@ -79,6 +88,9 @@ impl Publisher {
             return Vec::new();
         }
         self.next = Some(now.mono + chance.between(EVERY.mul_f32(0.8), EVERY));
+        if !core::mem::take(&mut self.failed) {
+            self.again = AGAIN;
+        }
         self.revision = (self.revision + 1).max(now.wall.millis());
         let until = leases.iter().map(|lease| lease.until).max().unwrap_or(now.wall).min(now.wall.plus(VALID));
         let introset = Introset { handshake: Box::new(*handshake), leases };
@@ -101,15 +113,22 @@ impl Publisher {
         asks
     }
 
-    /// A relay keeps it, or not; true when it is the first that does in this run.
-    pub fn stored(&mut self, kept: bool, now: Time) -> bool {
+    /// The edition that is out now.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A relay keeps an edition, or not; true when it is the first that does in this run. However many keepers fail
+    /// one edition, they count once: a dead one must not have the others asked ever sooner.
+    pub fn stored(&mut self, edition: u64, kept: bool, now: Time) -> bool {
         if kept {
-            self.again = AGAIN;
             return !core::mem::replace(&mut self.published, true);
         }
-        let at = now + self.again;
-        self.again = (self.again * 2).min(EVERY / 4);
-        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        if edition == self.revision && !core::mem::replace(&mut self.failed, true) {
+            let at = now + self.again;
+            self.again = (self.again * 2).min(EVERY / 4);
+            self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        }
         false
     }
 }

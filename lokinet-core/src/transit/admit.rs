@@ -126,6 +126,7 @@ impl Keyed {
             expires,
             assembler: Assembler::default(),
             answers: VecDeque::new(),
+            asks: (super::hop::ASKS.0, Time::default()),
         }
     }
 

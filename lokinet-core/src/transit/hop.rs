@@ -12,6 +12,10 @@ use std::collections::VecDeque;
 
 /// Answers kept in case the client asks again.
 pub const ANSWERS_MAX: usize = 16;
+/// The longest answer that is kept; longer ones are made anew.
+pub const ANSWER_KEPT_MAX: usize = 2304;
+/// Questions to others that one path may ask: so many at once, then so many a second.
+pub const ASKS: (u32, u32) = (64, 8);
 
 /// A hop, safe against its place being used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -57,6 +61,8 @@ pub struct Hop {
     pub(super) expires: Time,
     pub(super) assembler: Assembler,
     pub(super) answers: VecDeque<(u32, Option<Vec<u8>>)>,
+    /// Questions that may be asked now, and since when.
+    pub(super) asks: (u32, Time),
 }
 
 impl Hop {
@@ -84,9 +90,9 @@ impl Hop {
         self.answers.iter().find(|(m, _)| *m == message).and_then(|(_, answer)| answer.clone())
     }
 
-    /// Notes that a question is being looked up; false when it already was.
-    pub(super) fn note(&mut self, message: u32) -> bool {
-        if self.answers.iter().any(|(m, _)| *m == message) {
+    /// Notes that a question is being looked up; false when it already was, or when there were too many.
+    pub(super) fn note(&mut self, message: u32, now: Time) -> bool {
+        if self.answers.iter().any(|(m, _)| *m == message) || !self.spend(now) {
             return false;
         }
         if self.answers.len() >= ANSWERS_MAX {
@@ -96,10 +102,23 @@ impl Hop {
         true
     }
 
-    /// Keeps an answer for a repeated question.
-    pub(super) fn remember(&mut self, message: u32, answer: Vec<u8>) {
-        if let Some(slot) = self.answers.iter_mut().find(|(m, _)| *m == message) {
-            slot.1 = Some(answer);
+    fn spend(&mut self, now: Time) -> bool {
+        let (tokens, since) = self.asks;
+        let earned = (now.since(since).as_millis() as u64 * u64::from(ASKS.1) / 1000).min(ASKS.0.into()) as u32;
+        if earned > 0 {
+            self.asks = ((tokens + earned).min(ASKS.0), now);
+        }
+        let left = self.asks.0.checked_sub(1);
+        self.asks.0 = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// Keeps an answer for a repeated question; of a long one not even that it was asked.
+    pub(super) fn remember(&mut self, message: u32, answer: &[u8]) {
+        if answer.len() > ANSWER_KEPT_MAX {
+            self.answers.retain(|(m, _)| *m != message);
+        } else if let Some(slot) = self.answers.iter_mut().find(|(m, _)| *m == message) {
+            slot.1 = Some(answer.to_vec());
         }
     }
 }

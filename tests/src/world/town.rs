@@ -1,7 +1,7 @@
 //! A town by closed rule: relays, clients and services with names, keys and addresses that follow from the world's
 //! seed and their numbers alone. The only place that makes real nodes. Neighbours: `world` houses them.
 
-use super::machine::Birth;
+use super::machine::{Birth, Machine};
 use super::{Event, World};
 use core::time::Duration;
 use ed25519_dalek::SigningKey;
@@ -65,6 +65,17 @@ impl World {
     /// Founds `relay1…`, `client1…` and `service1…` and starts them; bootstraps first, one after another, so that
     /// everyone born later is given their contacts.
     pub fn settle(&mut self, relays: usize, clients: usize, services: usize) {
+        self.settle_with(relays, clients, services, |_, node| Box::new(node));
+    }
+
+    /// The same with some nodes dressed up as something else, by name.
+    pub fn settle_with(
+        &mut self,
+        relays: usize,
+        clients: usize,
+        services: usize,
+        dress: fn(&str, Node) -> Box<dyn Machine>,
+    ) {
         let mut registry: Vec<RelayId> = (1..=relays).map(|n| key_of(&self.seed_of(&format!("relay{n}")))).collect();
         registry.sort();
         let trades = [(Trade::Relay, relays), (Trade::Client, clients), (Trade::Service, services)];
@@ -81,7 +92,7 @@ impl World {
                 name: name.clone(),
             };
             let key = identity.filter(|_| trade == Trade::Relay).map(|seed| key_of(&seed));
-            self.add(&name, papers.addr, key, Box::new(move |birth| Box::new(bear(&papers, birth))));
+            self.add(&name, papers.addr, key, Box::new(move |birth| dress(&papers.name, bear(&papers, birth))));
             if trade == Trade::Relay && number <= BOOTSTRAPS {
                 self.make_bootstrap(&name);
             }
@@ -147,7 +158,7 @@ fn key_of(seed: &[u8; 32]) -> RelayId {
 }
 
 /// Makes the node: configuration from its papers, chance, clocks and disk from its birth.
-fn bear(papers: &Papers, birth: Birth) -> Node {
+pub fn bear(papers: &Papers, birth: Birth) -> Node {
     let netid = NetId::new(NETID).expect("a short name");
     let authority = Identity::from_seed(&papers.authority);
     let listings: Vec<Listing> =
