@@ -115,7 +115,7 @@ fn bind(settings: &Settings) -> Vec<SocketAddr> {
     if !wanted.is_empty() {
         return wanted.clone();
     }
-    let ipv6 = Path::new("/proc/net/if_inet6").exists();
+    let ipv6 = Path::new("/proc/self/net/if_inet6").exists();
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     std::iter::once(v4).chain(ipv6.then(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))).collect()
 }
@@ -156,8 +156,10 @@ fn lock(data_dir: &Path) -> Outcome<File> {
 
 /// Keys must not land in a core file.
 fn no_core_dumps() {
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    if rustix::process::setrlimit(rustix::process::Resource::Core, none).is_err() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // A sandbox may forbid the call, and is then expected to have done it itself.
+    if getrlimit(Resource::Core) != none && setrlimit(Resource::Core, none).is_err() {
         tracing::warn!("core dumps cannot be turned off; set LimitCORE=0 for this process");
     }
 }
