@@ -247,6 +247,8 @@ proptest! {
         payload in prop::collection::vec(any::<u8>(), 0..80),
         keep in 8usize..100,
     ) {
+        // A quote that ends inside the checksum has half of one, which nobody can mend.
+        prop_assume!(protocol != TCP || keep != 17);
         let header = if v6 { 40 } else { 20 };
         let error = |near, far| {
             let (near, far) = (address(v6, near), address(v6, far));
