@@ -63,7 +63,7 @@ pub const STAGED_MAX: usize = 8192;
 /// Most links at once.
 pub const LINKS_MAX: usize = 8192;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-const BACKOFF_LAST: Duration = Duration::from_secs(15);
+const BACKOFF_LAST: Duration = Duration::from_secs(8);
 
 /// What the link floor wants done.
 #[derive(Debug)]

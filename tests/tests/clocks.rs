@@ -69,14 +69,14 @@ fn a_clock_that_jumps_five_minutes_costs_nothing() {
 fn a_clock_that_is_wrong_is_reported_and_mended() {
     let mut world = at_that_time(95, MINUTE * 60 * 7, 1);
     let way = call(&mut world, "client1", "service1");
-    world.clock_jump("client1", 3600_000);
+    world.clock_jump("client1", 3_600_000);
     assert_eq!(lost(&mut world, way, MINUTE), 0);
     world.kill("client1");
     world.start("client1");
     world.run_for(SECOND * 20);
     let told = world.events("client1").iter().any(|(_, event)| matches!(event, Event::ClockSkew(3595..=3605)));
     assert!(told, "{:?}", world.events("client1"));
-    world.clock_jump("client1", -3600_000);
+    world.clock_jump("client1", -3_600_000);
     let live = world.run_until(|w| w.report("client1").paths.iter().any(|p| p.state == "live"), MINUTE);
     assert!(live, "no path a minute after the clock was set right");
     let way = person::call(&mut world, "client1", "service1");

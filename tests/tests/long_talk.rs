@@ -144,3 +144,29 @@ fn an_idle_conversation_is_quiet_and_wakes_at_once() {
     assert!(sent <= (paths as u64) * 24 * 6 * 3 / 2, "{sent} cells on {paths} paths");
     assert!(person::ping(&mut world, "client1", way, 2, SECOND), "it did not wake");
 }
+
+/// Far apart and lossy: what is slow must not be taken for dead, again and again.
+#[test]
+fn long_wires_are_not_taken_for_dead_ones() {
+    let wire = Wire { loss: 0.01, jitter: Duration::from_millis(20), ..Wire::of(Duration::from_millis(80)) };
+    for seed in [27, 28] {
+        let mut world = World::new(seed);
+        world.usual_wire(wire);
+        world.settle(10, 1, 1);
+        assert!(world.awake(SECOND * 30));
+        world.run_for(SECOND * 10);
+        let way = person::call(&mut world, "client1", "service1");
+        let begun =
+            |world: &World| world.report("client1").counters.iter().find(|(n, _)| *n == "paths begun").map(|c| c.1);
+        let before = begun(&world);
+        let (heard, sent) = talk(&mut world, way, SECOND * 60 * 10);
+        let built = begun(&world).zip(before).map_or(0, |(now, before)| now - before);
+        for (end, heard) in ["service", "client"].iter().zip(&heard) {
+            println!("seed {seed}: the {end} heard {} of {sent}, longest gap {:?}", heard.numbers.len(), heard.gap);
+            assert!(heard.numbers.len() * 100 >= usize::from(sent) * 90, "too few");
+            assert!(heard.gap < SECOND * 4, "the {end} heard nothing for {:?}", heard.gap);
+        }
+        println!("seed {seed}: {built} paths begun in ten minutes");
+        assert!(built <= 20, "{built} paths begun in ten minutes");
+    }
+}
