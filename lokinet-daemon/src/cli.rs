@@ -162,6 +162,5 @@ mod tests {
         let cli = Cli::try_parse_from(["lokinet", "status", "--json"]).expect("a verb");
         assert!(matches!(cli.verb, Some(Verb::Status(Asked { json: true, .. }))));
         assert!(Cli::try_parse_from(["lokinet", "-f"]).is_err(), "--force alone means nothing");
-        assert!(Cli::try_parse_from(["lokinet", "-r", "status"]).is_err(), "a verb takes no daemon's option");
     }
 }

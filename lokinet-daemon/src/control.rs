@@ -138,7 +138,7 @@ async fn reply(line: &[u8], trusted: bool, desk: &Desk) -> Value {
     };
     let result = match method {
         "llarp.version" => answer::version(desk.began.elapsed()),
-        "llarp.get_status" => answer::get_status(&report, desk.began.elapsed()),
+        "llarp.get_status" => answer::short_status(&report, desk.began.elapsed()),
         "llarp.status" => answer::status(&report, desk.began.elapsed()),
         "lokinet.paths" => answer::paths(&report),
         "llarp.halt" if trusted => {

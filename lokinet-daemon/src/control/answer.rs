@@ -12,7 +12,7 @@ pub fn version(uptime: Duration) -> Value {
 }
 
 /// `llarp.get_status`: the short view.
-pub fn get_status(report: &Report, uptime: Duration) -> Value {
+pub fn short_status(report: &Report, uptime: Duration) -> Value {
     let (built, failed) = (counter(report, "paths begun"), counter(report, "paths failed"));
     let ratio = if built == 0 { 1.0 } else { (built - failed.min(built)) as f64 / built as f64 };
     let mut status = json!({
@@ -36,7 +36,7 @@ pub fn get_status(report: &Report, uptime: Duration) -> Value {
 
 /// `llarp.status`: the whole view.
 pub fn status(report: &Report, uptime: Duration) -> Value {
-    let mut status = get_status(report, uptime);
+    let mut status = short_status(report, uptime);
     let counters: Map<String, Value> =
         report.counters.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let links: Vec<Value> = report
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_relay_has_no_loki_address() {
         let report = Report { relay: true, address: "x.snode".into(), ..Report::default() };
-        let said = get_status(&report, Duration::ZERO);
+        let said = short_status(&report, Duration::ZERO);
         assert_eq!((&said["snodeAddress"], &said["lokiAddress"]), (&json!("x.snode"), &Value::Null));
     }
 }

@@ -1,3 +1,6 @@
+//! Whether bytes become the questions that programs meant, answers the bytes they can read, and everything else nothing.
+//! Neighbours: `codec`.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;
