@@ -178,6 +178,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("lookup waits for paths", lookup::WAIT),
         ("call patience", call::PATIENCE),
         ("hello repeat", call::REPEAT),
+        ("introset refresh pause", call::REFRESH_PAUSE),
         ("hello clock skew", answer::SKEW),
         ("handshake key published", answer::ROTATE),
         ("conversation silence", convo::SILENCE),

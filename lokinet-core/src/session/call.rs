@@ -24,6 +24,8 @@ pub const REPEAT: Duration = Duration::from_millis(500);
 pub const REPEATS: u32 = 4;
 /// How often stale leases lead to a new lookup.
 pub const REFRESHES: u32 = 8;
+/// First pause between two such lookups; it doubles.
+pub const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
 struct Ready {
     leases: Vec<Lease>,
@@ -69,12 +71,14 @@ pub struct Call {
     queued: VecDeque<Vec<u8>>,
     ready: Option<Ready>,
     refreshes: u32,
+    /// Not before this is the introset looked up again.
+    refresh_at: Time,
 }
 
 impl Call {
     /// A call that begins with a lookup.
     pub fn new(now: Time) -> Call {
-        Call { began: now, queued: VecDeque::new(), ready: None, refreshes: 0 }
+        Call { began: now, queued: VecDeque::new(), ready: None, refreshes: 0, refresh_at: now }
     }
 
     /// Keeps a packet for when the conversation is open; false when too many wait.
@@ -127,6 +131,12 @@ impl Call {
             step.join.push((lease, first.then(|| ready.calling.hello.clone())));
         }
         if ready.paths.is_empty() && step.join.is_empty() {
+            // Every way is closed, or leads over a pivot we have not heard of. Either may change soon, not at once.
+            if now.mono < self.refresh_at {
+                ready.next = self.refresh_at;
+                return step;
+            }
+            self.refresh_at = now.mono + REFRESH_PAUSE * (1 << self.refreshes.min(5));
             self.refreshes += 1;
             step.stage = if self.refreshes > REFRESHES { Stage::Failed } else { Stage::Refresh };
             ready.next = now.mono + REPEAT;
@@ -195,5 +205,40 @@ impl Call {
     pub fn next_wake(&self) -> Option<Time> {
         let end = self.began + PATIENCE;
         Some(self.ready.as_ref().map_or(end, |ready| ready.next.min(end)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::crypto::exchange::Secret;
+    use crate::time::Wall;
+    use crate::wire::id::RelayId;
+
+    /// At a cold start the only pivot may be a relay whose contact is still on its way to us.
+    #[test]
+    fn a_pivot_we_have_not_heard_of_is_waited_for() {
+        let mut chance = Chance::new([1; 32]);
+        let (service, secret) = (Identity::generate(&mut chance), Secret::generate(&mut chance));
+        let at = |millis: u64| Now { mono: Time::from_nanos(millis * 1_000_000), wall: Wall::from_secs(1_000_000) };
+        let lease = Lease { pivot: RelayId([9; 32]), token: [7; TOKEN], until: Wall::from_secs(1_001_000) };
+        let introset = Introset { handshake: Box::new(*secret.public()), leases: vec![lease] };
+        let mut call = Call::new(at(0).mono);
+        let (mut lookups, mut millis) = (0, 0);
+        while millis < 3000 {
+            call.found(&service.public(), introset.clone(), None, Suite::Aes, &mut chance, at(millis));
+            assert_eq!(call.step(at(millis)).join.len(), 1, "the pivot is tried anew after each lookup");
+            call.unusable();
+            let stage = loop {
+                match call.step(at(millis)).stage {
+                    Stage::Going => millis = call.next_wake().unwrap().nanos() / 1_000_000,
+                    stage => break stage,
+                }
+            };
+            assert_eq!(stage, Stage::Refresh, "given up after {millis} ms");
+            lookups += 1;
+        }
+        assert!(lookups <= 6, "{lookups} lookups in 3 s");
     }
 }
