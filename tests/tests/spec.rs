@@ -54,6 +54,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("enough contacts", fetch::ENOUGH),
         ("contacts in a direct page", relay::PAGE),
         ("contacts in an answer over a path", control::CONTACTS_MAX),
+        ("pages of a round", fetch::PAGES_MAX as usize),
         ("guards kept", guards::KEPT),
         ("hops of a path", cell::MAX_HOPS),
         ("introsets on a shelf", shelf::KEPT_MAX),
