@@ -13,6 +13,7 @@ pub use config::{Config, Trade};
 
 use crate::crypto::random::Chance;
 use crate::link::{self, Links};
+use crate::netdb::profile::Profile;
 use crate::netdb::{Learned, Netdb};
 use crate::time::{Now, Time};
 use crate::wire::batch::Packets;
@@ -72,6 +73,16 @@ impl Out {
 }
 
 impl Core {
+    /// Forgets what no longer counts, and has what is left kept.
+    pub fn tidy(&mut self, now: Now) {
+        for id in self.netdb.expire(now) {
+            self.out.push(Output::Save(Save::Contact { id, signed: None }));
+        }
+        if let Some(profiles) = self.netdb.profile.changed() {
+            self.out.push(Output::Save(Save::Profiles(profiles.into())));
+        }
+    }
+
     /// Verifies and keeps a contact, and has it saved when it is new.
     pub fn learn(&mut self, signed: &Bytes, now: Now) -> Learned {
         let learned = self.netdb.learn(signed, now.wall);
@@ -102,6 +113,10 @@ impl Node {
         };
         for contact in saved.contacts.iter() {
             core.netdb.learn(contact, now.wall);
+        }
+        if let Some(profile) = saved.profiles.as_ref().and_then(|bytes| Profile::decode(bytes).ok()) {
+            core.netdb.profile = profile;
+            core.netdb.forget_unlisted();
         }
         for contact in &bootstraps {
             core.learn(contact, now);
@@ -182,6 +197,7 @@ impl Node {
                 Machines::Relay(relay) => relay.wake(core, now),
             },
             Input::Stop => {
+                core.tidy(now);
                 if let Machines::Client(client) = &mut self.trade {
                     client.stop(core, now);
                 }

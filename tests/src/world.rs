@@ -24,6 +24,7 @@ use core::cmp::Ordering;
 use core::time::Duration;
 use host::Host;
 use lokinet_core::flow::question::{Answer, Question};
+use lokinet_core::netdb::profile::Profile;
 use lokinet_core::node::io::{Event, Input, LinkId, Output, Ticket};
 use lokinet_core::node::report::Report;
 use lokinet_core::time::{Now, Time, Wall};
@@ -317,6 +318,12 @@ impl World {
     /// The relay's own signed contact, once it has published one.
     pub fn own_contact(&self, name: &str) -> Option<Bytes> {
         self.hosts[self.host(name)].disk.own.clone()
+    }
+
+    /// The scores of relays that a host's machines have kept on its disk, by relay.
+    pub fn kept_scores(&self, name: &str, relay: RelayId) -> u32 {
+        let profiles = self.hosts[self.host(name)].disk.rest.profiles.as_ref();
+        profiles.and_then(|bytes| Profile::decode(bytes).ok()).map_or(0, |profile| profile.score(&relay))
     }
 
     /// Where a host is.

@@ -376,9 +376,7 @@ impl Client {
     }
 
     fn tidy(&mut self, core: &mut Core, now: Now) {
-        for id in core.netdb.expire(now) {
-            core.out.push(Output::Save(Save::Contact { id, signed: None }));
-        }
+        core.tidy(now);
         self.refresh_guards(core, now);
         // A relay that only gave us contacts need not know that we are still here.
         let used: Vec<LinkId> = self.paths.all_live().map(|(_, live)| live.first().0).collect();

@@ -310,9 +310,7 @@ impl Relay {
                 self.gossip(peer, self.own.signed.clone(), core, now);
             }
         }
-        for id in core.netdb.expire(now) {
-            core.out.push(Output::Save(Save::Contact { id, signed: None }));
-        }
+        core.tidy(now);
         self.shelf.expire(now.wall);
         if core.links.relays() < NEIGHBOURS {
             let known: Vec<(RelayId, Addrs)> = core
