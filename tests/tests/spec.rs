@@ -58,6 +58,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("guards kept", guards::KEPT),
         ("hops of a path", cell::MAX_HOPS),
         ("introsets on a shelf", shelf::KEPT_MAX),
+        ("nearest relays that keep an introset", shelf::NEAR),
         ("copies of an introset", lookup::COPIES),
         ("request", io::REQUEST_MAX),
         ("reply", io::REPLY_MAX),

@@ -9,9 +9,9 @@ use crate::crypto::random::Chance;
 use crate::flow::dns;
 use crate::flow::question::Question;
 use crate::link::LinkId;
-use crate::netdb::Learned;
+use crate::netdb::{Learned, Netdb};
 use crate::netdb::fetch::{self, Fetch};
-use crate::netdb::shelf::Shelf;
+use crate::netdb::shelf::{NEAR, Shelf};
 use crate::time::{Now, Time, Wall};
 use crate::transit::admit::OnionKeys;
 use crate::transit::hop::HopRef;
@@ -90,7 +90,7 @@ impl Relay {
             addrs,
             aes,
             transit: Transit::new(id, keys, chance.fork("transit")),
-            shelf: Shelf::default(),
+            shelf: Shelf::new(id),
             fetch: Fetch::new(now.mono),
             chance: chance.fork("relay"),
             own,
@@ -147,7 +147,11 @@ impl Relay {
                 return self.transit.build(link, ticket, &body, &core.netdb, &mut core.links, now);
             }
             Ok(Request::Contacts { after }) => Some(core.netdb.after(&after, PAGE).concat().into()),
-            Ok(Request::Store(introset)) => Some(vec![u8::from(self.store(introset, now))].into()),
+            // Clients ask over their paths; one that comes itself would be a path's length nearer to filling us.
+            Ok(Request::Store(introset)) if relay => {
+                Some(vec![u8::from(self.store(introset, peer, &core.netdb, now))].into())
+            }
+            Ok(Request::Store(_)) => None,
             Ok(Request::Find { key }) => Some(self.shelf.find(&key, now.wall).unwrap_or_default()),
             Ok(Request::Gossip(contact)) if relay => {
                 let learned = core.learn(&contact, now);
@@ -166,8 +170,11 @@ impl Relay {
         core.out.push(Output::Answer { ticket, body: answer });
     }
 
-    fn store(&mut self, introset: Bytes, now: Now) -> bool {
-        Envelope::verify(introset, now.wall).is_ok_and(|envelope| self.shelf.store(envelope, now.wall))
+    fn store(&mut self, introset: Bytes, by: RelayId, netdb: &Netdb, now: Now) -> bool {
+        Envelope::verify(introset, now.wall)
+            .ok()
+            .filter(|envelope| netdb.is_near(&self.own.id, &envelope.key, NEAR))
+            .is_some_and(|envelope| self.shelf.store(envelope, by, now.wall))
     }
 
     fn spend(&mut self, link: LinkId, (burst, rate): (u64, u64), now: Time) -> bool {
@@ -262,7 +269,7 @@ impl Relay {
                 return self.transit.tell(hop, message, &found, &mut core.links, now.mono);
             }
             Ask::Store { at, introset } if at == own => {
-                let stored = Tell::Stored(self.store(introset, now));
+                let stored = Tell::Stored(self.store(introset, own, &core.netdb, now));
                 return self.transit.tell(hop, message, &stored, &mut core.links, now.mono);
             }
             Ask::Contacts { after } => {
