@@ -21,7 +21,7 @@ use crate::wire::cell::Size;
 use crate::wire::contact::{Card, Contact, LIFETIME};
 use crate::wire::control::{Ask, CONTACTS_MAX, Tell};
 use crate::wire::id::{PathId, RelayId};
-use crate::wire::introset::Envelope;
+use crate::wire::introset::{Envelope, INTROSET};
 use crate::wire::request::{self, Request};
 use bytes::Bytes;
 use core::time::Duration;
@@ -38,6 +38,8 @@ pub const RELAY_REQUESTS: (u64, u64) = (4000, 2000);
 pub const PATIENCE: Duration = Duration::from_millis(1200);
 /// Contacts in one direct reply.
 pub const PAGE: usize = 128;
+/// Most requests of ours to neighbours that wait for their replies.
+pub const WAITING_MAX: usize = 4096;
 const REPUBLISH: Duration = Duration::from_secs(6 * 3600);
 const TEND: Duration = Duration::from_secs(5);
 const TEND_FIRST: Duration = Duration::from_millis(250);
@@ -191,27 +193,29 @@ impl Relay {
 
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
         let link = core.links.ended(ticket);
-        let reply = match self.waiting.remove(&ticket) {
-            None => {
-                self.transit.reply(ticket, reply, link, &mut core.links, now.mono);
-                return;
-            }
-            Some(Waiting::Fetch) => return self.page(reply, core, now),
-            Some(Waiting::Gossip) => {
-                if reply.is_some_and(|reply| reply.as_ref() == [1]) && !self.ready {
+        match self.waiting.remove(&ticket) {
+            Some(waiting) => self.tell(waiting, reply, core, now),
+            None => drop(self.transit.reply(ticket, reply, link, &mut core.links, now.mono)),
+        }
+    }
+
+    /// A neighbour answered, or did not: whoever had us ask is told.
+    fn tell(&mut self, waiting: Waiting, reply: Option<Bytes>, core: &mut Core, now: Now) {
+        let yes = reply.as_ref().is_some_and(|reply| reply.as_ref() == [1]);
+        let (hop, message, tell) = match waiting {
+            Waiting::Fetch => return self.page(reply, core, now),
+            Waiting::Gossip => {
+                if yes && !self.ready {
                     self.ready = true;
                     core.out.event(Event::Ready);
                 }
                 return;
             }
-            Some(Waiting::Find(hop, message)) => {
-                (hop, message, Tell::Found(reply.filter(|introset| !introset.is_empty())))
-            }
-            Some(Waiting::Store(hop, message)) => {
-                (hop, message, Tell::Stored(reply.is_some_and(|reply| reply.as_ref() == [1])))
+            Waiting::Find(hop, message) => {
+                (hop, message, Tell::Found(reply.filter(|introset| introset.len() == INTROSET)))
+            Waiting::Store(hop, message) => (hop, message, Tell::Stored(yes)),
             }
         };
-        let (hop, message, tell) = reply;
         self.transit.tell(hop, message, &tell, &mut core.links, now.mono);
     }
 
@@ -282,8 +286,10 @@ impl Relay {
         };
         let addrs = core.netdb.addrs(&at);
         let listed = core.netdb.registry().lists(&at) && core.netdb.may_dial(&addrs);
-        let addrs = if listed { addrs.list() } else { Vec::new() };
-        let ticket = core.links.request(at, addrs, request.encode(), PATIENCE, now.mono);
+        if !listed || self.waiting.len() >= WAITING_MAX {
+            return self.tell(waiting, None, core, now);
+        }
+        let ticket = core.links.request(at, addrs.list(), request.encode(), PATIENCE, now.mono);
         self.waiting.insert(ticket, waiting);
     }
 
