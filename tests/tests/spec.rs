@@ -70,6 +70,8 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("neighbours asked at once", relay::WAITING_MAX),
         ("client requests at once", relay::CLIENT_REQUESTS.0 as usize),
         ("client requests a second", relay::CLIENT_REQUESTS.1 as usize),
+        ("client pages at once", relay::CLIENT_PAGES.0 as usize),
+        ("client pages a second", relay::CLIENT_PAGES.1 as usize),
         ("relay requests at once", relay::RELAY_REQUESTS.0 as usize),
         ("relay requests a second", relay::RELAY_REQUESTS.1 as usize),
         ("links of a node", link::LINKS_MAX),

@@ -12,7 +12,7 @@ use crate::link::LinkId;
 use crate::netdb::{Learned, Netdb};
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::shelf::{NEAR, Shelf};
-use crate::time::{Now, Time, Wall};
+use crate::time::{Bucket, Now, Time, Wall};
 use crate::transit::admit::OnionKeys;
 use crate::transit::hop::HopRef;
 use crate::transit::{Action, Transit};
@@ -31,9 +31,11 @@ use zeroize::Zeroizing;
 /// How many relays a relay keeps links with, so that gossip reaches it.
 pub const NEIGHBOURS: usize = 6;
 /// Requests of one client's link: so many at once, then so many a second.
-pub const CLIENT_REQUESTS: (u64, u64) = (200, 100);
+pub const CLIENT_REQUESTS: (u32, u32) = (200, 100);
 /// Requests of one relay's link.
-pub const RELAY_REQUESTS: (u64, u64) = (4000, 2000);
+pub const RELAY_REQUESTS: (u32, u32) = (4000, 2000);
+/// Pages of contacts of one client's link, each of up to 175 kB: a first set at once, then no flood.
+pub const CLIENT_PAGES: (u32, u32) = (32, 2);
 /// How long a neighbour may take to answer a small question.
 pub const PATIENCE: Duration = Duration::from_millis(1200);
 /// Contacts in one direct reply.
@@ -63,7 +65,8 @@ pub struct Relay {
     chance: Chance,
     own: Contact,
     waiting: BTreeMap<Ticket, Waiting>,
-    buckets: BTreeMap<LinkId, (u64, Time)>,
+    /// For each link: its requests, and its pages of contacts.
+    buckets: BTreeMap<LinkId, [Bucket; 2]>,
     ready: bool,
     tend: Time,
     started: Time,
@@ -140,7 +143,8 @@ impl Relay {
         if request.is_err() {
             core.malformed += 1;
         }
-        if !self.spend(link, if relay { RELAY_REQUESTS } else { CLIENT_REQUESTS }, now.mono) {
+        let page = matches!(request, Ok(Request::Contacts { .. }));
+        if !self.spend(link, relay, page, now.mono) {
             return core.out.push(Output::Answer { ticket, body: None });
         }
         let answer: Option<Bytes> = match request {
@@ -179,16 +183,11 @@ impl Relay {
             .is_some_and(|envelope| self.shelf.store(envelope, by, now.wall))
     }
 
-    fn spend(&mut self, link: LinkId, (burst, rate): (u64, u64), now: Time) -> bool {
-        let (tokens, since) = self.buckets.entry(link).or_insert((burst, now));
-        let earned = now.since(*since).as_millis() as u64 * rate / 1000;
-        if earned > 0 {
-            *tokens = (*tokens + earned).min(burst);
-            *since = now;
-        }
-        let left = tokens.checked_sub(1);
-        *tokens = left.unwrap_or(0);
-        left.is_some()
+    fn spend(&mut self, link: LinkId, relay: bool, page: bool, now: Time) -> bool {
+        let rate = if relay { RELAY_REQUESTS } else { CLIENT_REQUESTS };
+        let full = || [Bucket::full(rate, now), Bucket::full(CLIENT_PAGES, now)];
+        let [requests, pages] = self.buckets.entry(link).or_insert_with(full);
+        requests.take(rate, now) && (relay || !page || pages.take(CLIENT_PAGES, now))
     }
 
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
