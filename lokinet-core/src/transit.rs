@@ -149,7 +149,7 @@ impl Transit {
             (None, Purpose::Host(token)) => Part::Host { token },
             (None, Purpose::Join(_)) => Part::Pivot,
         };
-        let hop = keyed.hop(self.serial, (link, header.back), part, now.mono + lifetime, &header);
+        let hop = keyed.hop(self.serial, (link, header.back), part, now.mono + lifetime, &header, now.mono);
         let index = self.insert(hop, (link, header.back));
         match (&header.next, header.purpose) {
             (Some((next, addrs, wire)), _) => {
@@ -362,18 +362,22 @@ impl Transit {
         let Ok(fragment) = Fragment::decode(body) else { return };
         let Some(hop) = self.hops[index].as_mut() else { return };
         let message = fragment.message;
+        // Long questions are for pivots alone: a middle hop never holds half of one.
+        if hop.depth > 1 && fragment.count > 1 {
+            return;
+        }
         // A question repeated because our answer was lost: the same answer again, without asking anybody anew.
-        if let Some(answer) = hop.answered(message) {
-            if fragment.index == 0 {
+        if let Some(answer) = hop.desk.answered(message) {
+            if fragment.index == 0 && hop.desk.may_ask(now) {
                 self.say(index, message, &answer, links, now);
             }
             return;
         }
-        let Some(whole) = hop.assembler.take(fragment) else { return };
+        let Some(whole) = hop.desk.assembler.take(fragment) else { return };
         match Ask::decode(&whole) {
             Ok(Ask::Ping) => self.say(index, message, &Tell::Pong.encode(), links, now),
             Ok(Ask::Close) => self.remove(index, links, now, false),
-            Ok(ask) if hop.depth == 1 && hop.note(message) => {
+            Ok(ask) if hop.depth == 1 && hop.desk.may_ask(now) && hop.desk.note(message) => {
                 let hop = HopRef { index, serial: hop.serial };
                 self.actions.push(Action::Asked(hop, message, ask));
             }
@@ -386,7 +390,7 @@ impl Transit {
         let Some(hop) = self.hops.get_mut(to.index).and_then(Option::as_mut) else { return };
         if hop.serial == to.serial {
             let answer = tell.encode();
-            hop.remember(message, answer.clone());
+            hop.desk.remember(message, &answer);
             self.say(to.index, message, &answer, links, now);
         }
     }
@@ -416,6 +420,11 @@ impl Transit {
             self.remove(index, links, now, tell);
         }
         self.admit.forget(link);
+    }
+
+    /// Forgets what clients asked their pivot here and nobody will ask for again.
+    pub fn tidy(&mut self, now: Time) {
+        self.hops.iter_mut().flatten().for_each(|hop| hop.desk.tidy(now));
     }
 
     /// When to call [`Transit::wake`].

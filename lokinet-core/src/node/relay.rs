@@ -38,10 +38,10 @@ pub const RELAY_REQUESTS: (u32, u32) = (4000, 2000);
 pub const CLIENT_PAGES: (u32, u32) = (32, 2);
 /// How long a neighbour may take to answer a small question.
 pub const PATIENCE: Duration = Duration::from_millis(1200);
-/// Contacts in one direct reply.
-pub const PAGE: usize = 128;
 /// Most requests of ours to neighbours that wait for their replies.
 pub const WAITING_MAX: usize = 4096;
+/// Contacts in one direct reply.
+pub const PAGE: usize = 128;
 const REPUBLISH: Duration = Duration::from_secs(6 * 3600);
 const TEND: Duration = Duration::from_secs(5);
 const TEND_FIRST: Duration = Duration::from_millis(250);
@@ -212,8 +212,8 @@ impl Relay {
             }
             Waiting::Find(hop, message) => {
                 (hop, message, Tell::Found(reply.filter(|introset| introset.len() == INTROSET)))
-            Waiting::Store(hop, message) => (hop, message, Tell::Stored(yes)),
             }
+            Waiting::Store(hop, message) => (hop, message, Tell::Stored(yes)),
         };
         self.transit.tell(hop, message, &tell, &mut core.links, now.mono);
     }
@@ -324,6 +324,7 @@ impl Relay {
         }
         core.tidy(now);
         self.shelf.expire(now.wall);
+        self.transit.tidy(now.mono);
         if core.links.relays() < NEIGHBOURS {
             let known: Vec<(RelayId, Addrs)> = core
                 .netdb

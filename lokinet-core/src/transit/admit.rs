@@ -2,7 +2,7 @@
 //! replay, then one decapsulation, then the header's word, and only then state. Neighbours: `wire::build` opens
 //! records, `transit` makes the hop.
 
-use super::hop::{Hop, Part};
+use super::hop::{Desk, Hop, Part};
 use crate::crypto::exchange::{self, CIPHERTEXT, Secret, Shared};
 use crate::crypto::kdf;
 use crate::crypto::onion::{Opener, Order, Sealer};
@@ -12,10 +12,9 @@ use crate::time::{Now, Time, Wall};
 use crate::wire::build::{self, Header, Opening, Status};
 use crate::wire::codec::{Malformed, Reader, Writer};
 use crate::wire::contact::onion_tag;
-use crate::wire::fragment::Assembler;
 use crate::wire::id::{PathId, RelayId};
 use core::time::Duration;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use zeroize::Zeroizing;
 
 /// How long one onion key is published.
@@ -114,7 +113,7 @@ pub struct Keyed {
 
 impl Keyed {
     /// The hop it becomes.
-    pub fn hop(&self, serial: u64, back: (LinkId, PathId), part: Part, expires: Time, header: &Header) -> Hop {
+    pub fn hop(&self, serial: u64, back: (LinkId, PathId), part: Part, expires: Time, header: &Header, now: Time) -> Hop {
         let [forward, backward] = self.opening.layers(&self.own, &self.ciphertext, &self.shared);
         Hop {
             serial,
@@ -124,8 +123,7 @@ impl Keyed {
             opener: Opener::new(header.suite, &forward),
             sealer: Sealer::new(header.suite, &backward, Order::Plain),
             expires,
-            assembler: Assembler::default(),
-            answers: VecDeque::new(),
+            desk: Desk::new(now),
         }
     }
 
