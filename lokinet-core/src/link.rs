@@ -14,6 +14,7 @@ use channel::{Channel, Dropped, SHARDS};
 use core::time::Duration;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use zeroize::Zeroizing;
 
 /// A link as the driver numbers it; never reused within a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,13 +50,11 @@ pub struct LinkUp {
     /// Which end we are.
     pub role: Role,
     /// 32 bytes from the TLS exporter.
-    pub exporter: [u8; 32],
+    pub exporter: Zeroizing<[u8; 32]>,
     /// The cell channel's suite, agreed by ALPN (see spec chapter 30).
     pub suite: Suite,
     /// Where the peer's datagrams come from.
     pub remote: SocketAddr,
-    /// Largest UDP payload the path takes, in bytes.
-    pub mtu: u16,
 }
 
 /// Most cells staged for one peer before the rest is dropped; the driver drains after every input.
@@ -387,10 +386,9 @@ mod tests {
             dial,
             peer,
             role: Role::Initiator,
-            exporter: [link as u8; 32],
+            exporter: [link as u8; 32].into(),
             suite: Suite::Aes,
             remote: place(1)[0],
-            mtu: 1440,
         };
         assert!(links.up(&up, relay));
     }

@@ -23,6 +23,7 @@ use client::Client;
 use io::{Event, Input, LinkKey, LinkUp, NoReply, Output, Run, Save, Wake};
 use relay::Relay;
 use std::collections::VecDeque;
+use zeroize::Zeroizing;
 
 /// A router, client or relay.
 pub struct Node {
@@ -99,7 +100,7 @@ impl Core {
 
 impl Node {
     /// A node with its keys, its registry and what it saved; `seed` is 32 secret random bytes of the operating system.
-    pub fn new(config: Config, seed: [u8; 32], now: Now) -> Node {
+    pub fn new(config: Config, seed: Zeroizing<[u8; 32]>, now: Now) -> Node {
         let mut chance = Chance::new(seed);
         let Config { netid, private, registry, bootstraps, saved, aes, trade } = config;
         let netdb = Netdb::new(netid, private, registry);

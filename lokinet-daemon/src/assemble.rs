@@ -62,7 +62,7 @@ pub fn assemble(settings: &Settings, range: Range, now: Now) -> Outcome<Assemble
     };
     let mut random = Zeroizing::new([0; 32]);
     getrandom::fill(random.as_mut_slice()).or_trouble(|| "the system gives no random bytes".into())?;
-    Ok(Assembled { node: Node::new(config, *random, now), identity })
+    Ok(Assembled { node: Node::new(config, random, now), identity })
 }
 
 fn client(settings: &Settings, seed: &[u8; 32], range: Range) -> Trade {

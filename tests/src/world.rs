@@ -152,7 +152,7 @@ impl World {
         self.hosts[id].born = self.now;
         self.hosts[id].machine = Some(machine);
         let entropy = self.draw();
-        self.feed(id, Input::Entropy(entropy));
+        self.feed(id, Input::Entropy(entropy.into()));
     }
 
     /// Ends a host's machine as SIGKILL does: no goodbye, nothing more is saved.

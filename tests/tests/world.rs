@@ -48,7 +48,7 @@ impl Machine for Parrot {
             }
             Input::LinkUp(up) => {
                 self.hear(format!("up {:?}", up.role));
-                (self.exporter, self.link, self.remote) = (up.exporter, Some(up.link), Some(up.remote));
+                (self.exporter, self.link, self.remote) = (*up.exporter, Some(up.link), Some(up.remote));
                 if self.hungry {
                     let body = Bytes::from_static(b"polly wants a cracker");
                     act(Output::Request { link: up.link, ticket: Ticket(1), body, patience: Duration::from_secs(2) });

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
 
 mod cid;
 #[cfg(test)]
@@ -423,8 +424,8 @@ async fn accept(endpoint: Endpoint, socket: usize, desk: Arc<Desk>) {
 /// A link from its first moment to its last.
 async fn live(desk: Arc<Desk>, connection: Connection, socket: usize, dial: Option<DialId>, _seat: Option<Share>) {
     let link = LinkId(desk.links.fetch_add(1, Ordering::Relaxed));
-    let mut exporter = [0; 32];
-    let exported = connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"");
+    let mut exporter = Zeroizing::new([0; 32]);
+    let exported = connection.export_keying_material(exporter.as_mut_slice(), EXPORTER_LABEL, b"");
     let (Some(peer), Some(suite), Ok(())) = (tls::peer(&connection), tls::suite(&connection), exported) else {
         connection.close(GOODBYE, b"");
         if let Some(dial) = dial {
@@ -433,8 +434,7 @@ async fn live(desk: Arc<Desk>, connection: Connection, socket: usize, dial: Opti
         return;
     };
     let role = if dial.is_some() { Role::Initiator } else { Role::Responder };
-    let mtu = connection.stats().path.current_mtu;
-    let up = LinkUp { link, dial, peer, role, exporter, suite, remote: connection.remote_address(), mtu };
+    let up = LinkUp { link, dial, peer, role, exporter, suite, remote: connection.remote_address() };
     if desk.happened.send(Happened::Up(up, connection.clone(), socket)).await.is_err() {
         return;
     }

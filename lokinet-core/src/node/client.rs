@@ -129,9 +129,9 @@ impl Client {
     }
 
     pub(super) fn reseed(&mut self, chance: &mut Chance) {
-        self.chance.reseed(&chance.bytes());
-        self.paths.chance().reseed(&chance.bytes());
-        self.sessions.reseed(&chance.bytes());
+        self.chance.reseed(&chance.secret());
+        self.paths.chance().reseed(&chance.secret());
+        self.sessions.reseed(&chance.secret());
     }
 
     pub(super) fn link_up(&mut self, up: &LinkUp, core: &mut Core, now: Now) {

@@ -84,7 +84,7 @@ pub enum Input<'a> {
         question: Question,
     },
     /// 32 fresh bytes from the operating system, to be mixed into every generator.
-    Entropy([u8; 32]),
+    Entropy(zeroize::Zeroizing<[u8; 32]>),
     /// The time named by `next_wake` has come.
     Wake,
     /// Say goodbye: close paths and take back what was published, before the driver stops.

@@ -113,9 +113,8 @@ impl Relay {
     }
 
     pub(super) fn reseed(&mut self, chance: &mut Chance) {
-        let fresh: [u8; 32] = chance.bytes();
-        self.chance.reseed(&fresh);
-        self.transit.reseed(&chance.bytes());
+        self.chance.reseed(&chance.secret());
+        self.transit.reseed(&chance.secret());
     }
 
     pub(super) fn link_up(&mut self, up: &LinkUp, listed: bool, core: &mut Core, now: Now) {

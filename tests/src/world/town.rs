@@ -178,5 +178,5 @@ fn bear(papers: &Papers, birth: Birth) -> Node {
     };
     let config =
         Config { netid, private: true, registry, bootstraps: birth.bootstraps, saved: birth.saved, aes: true, trade };
-    Node::new(config, birth.seed, birth.now)
+    Node::new(config, birth.seed.into(), birth.now)
 }

@@ -71,7 +71,7 @@ async fn both_sides_see_the_other_key_and_the_same_secret() {
     let (a, up_a, b, up_b) = linked(LinkKey::Identity).await;
     assert!(up_a.peer == b.id && up_b.peer == a.id);
     assert_eq!(up_a.exporter, up_b.exporter);
-    assert_ne!(up_a.exporter, [0; 32]);
+    assert_ne!(*up_a.exporter, [0; 32]);
     assert_eq!((up_a.role, up_b.role), (Role::Initiator, Role::Responder));
     assert_eq!((up_a.dial, up_b.dial), (Some(DialId(7)), None));
     assert_eq!((up_a.remote, up_b.remote), (b.addr, a.addr));
