@@ -103,4 +103,3 @@ impl Bucket {
         left.is_some()
     }
 }
-

@@ -88,7 +88,10 @@ impl Chain {
     /// Builds a path over all relays; it lives when this returns.
     pub(crate) fn path(&mut self) -> PathKey {
         let contacts = self.contacts.clone();
-        let key = self.paths.build(contacts, Purpose::General, None, Duration::from_secs(1200), &mut self.client, NOW).unwrap();
+        let key = self
+            .paths
+            .build(contacts, Purpose::General, None, Duration::from_secs(1200), &mut self.client, NOW)
+            .unwrap();
         let (ticket, body) = request(&mut self.client);
         let reply = self.knock(0, body.slice(1..));
         assert!(self.paths.reply(ticket, Some(reply), Some(BACK), NOW.mono, &mut |_, _| {}));

@@ -52,7 +52,9 @@ impl Shelf {
     /// Drops the farthest introset of who brought most; false when the new one, of this bringer and so far away, is it.
     fn make_room(&mut self, by: RelayId, distance: [u8; 32]) -> bool {
         let share = |brought: &BTreeMap<RelayId, BTreeSet<_>>, of| brought.get(of).map_or(0, BTreeSet::len);
-        let Some(most) = self.brought.iter().max_by_key(|(_, keys)| keys.len()).map(|(id, _)| *id) else { return false };
+        let Some(most) = self.brought.iter().max_by_key(|(_, keys)| keys.len()).map(|(id, _)| *id) else {
+            return false;
+        };
         let fair = share(&self.brought, &most) > share(&self.brought, &by) + 1;
         let loser = if fair { most } else { by };
         let Some(farthest) = self.brought.get(&loser).and_then(BTreeSet::last).copied() else { return false };

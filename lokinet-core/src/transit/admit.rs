@@ -118,7 +118,15 @@ pub struct Keyed {
 
 impl Keyed {
     /// The hop it becomes.
-    pub fn hop(&self, serial: u64, back: (LinkId, PathId), part: Part, expires: Time, header: &Header, now: Time) -> Hop {
+    pub fn hop(
+        &self,
+        serial: u64,
+        back: (LinkId, PathId),
+        part: Part,
+        expires: Time,
+        header: &Header,
+        now: Time,
+    ) -> Hop {
         let [forward, backward] = self.opening.layers(&self.own, &self.ciphertext, &self.shared);
         Hop {
             serial,

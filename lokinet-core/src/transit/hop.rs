@@ -93,7 +93,6 @@ impl Hop {
             sealer.seal(&mut onion[..layer], now);
         })
     }
-
 }
 
 impl Desk {
@@ -169,7 +168,10 @@ mod tests {
             desk.remember(message, &[0; 2202]);
             assert!(desk.held() <= ANSWERS_HELD_MAX && desk.answers.len() <= ANSWERS_MAX);
         }
-        assert!(desk.answered(999).is_some() && desk.answered(998).is_some(), "the newest are the ones asked for again");
+        assert!(
+            desk.answered(999).is_some() && desk.answered(998).is_some(),
+            "the newest are the ones asked for again"
+        );
         assert!(desk.answered(900).is_none());
         assert!(desk.note(1000));
         desk.remember(1000, &[0; 22_000]);
