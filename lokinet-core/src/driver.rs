@@ -344,6 +344,7 @@ impl<M: Machine> Driver<M> {
                 self.hands.count(&mut report);
                 let _ = asker.send(report);
             }
+            Command::Registry(registry) => self.feed(Input::Registry(registry)),
             Command::Stop(done) => {
                 self.stopped.push(done);
                 self.stop();

@@ -190,6 +190,23 @@ impl Links {
         Some(link)
     }
 
+    /// Who is a relay has changed: links whose peer became one are treated so; those whose peer is none any more are
+    /// given back, to be closed.
+    pub fn relist(&mut self, listed: impl Fn(&RelayId) -> bool) -> Vec<LinkId> {
+        let mut gone = Vec::new();
+        for (id, link) in &mut self.live {
+            match (link.relay, listed(&link.peer)) {
+                (true, false) => gone.push(*id),
+                (false, true) => {
+                    link.relay = true;
+                    self.by_peer.insert(link.peer, *id);
+                }
+                _ => {}
+            }
+        }
+        gone
+    }
+
     /// A validated new address of a client.
     pub fn moved(&mut self, id: LinkId, remote: SocketAddr) {
         if let Some(link) = self.live.get_mut(&id).filter(|link| !link.relay) {

@@ -51,6 +51,15 @@ impl Netdb {
         &self.registry
     }
 
+    /// Takes a newer edition of the registry in; whose contacts are forgotten with it. `None`: it is not newer.
+    pub fn replace(&mut self, registry: Registry) -> Option<Vec<RelayId>> {
+        if registry.serial <= self.registry.serial {
+            return None;
+        }
+        self.registry = registry;
+        Some(self.forget_unlisted())
+    }
+
     /// The network's name.
     pub fn netid(&self) -> NetId {
         self.netid

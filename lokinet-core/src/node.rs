@@ -18,6 +18,7 @@ use crate::netdb::{Learned, Netdb};
 use crate::time::{Now, Time};
 use crate::wire::batch::Packets;
 use crate::wire::id::RelayId;
+use crate::wire::registry::Registry;
 use bytes::Bytes;
 use client::Client;
 use io::{Event, Input, LinkKey, LinkUp, NoReply, Output, Run, Save, Wake};
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub dropped: u64,
     /// Inputs of strangers that were not what they should be.
     pub malformed: u64,
+    /// Whether it was said that the registry has expired.
+    expired: bool,
 }
 
 /// Outputs that wait to be taken.
@@ -79,6 +82,11 @@ impl Core {
         for id in self.netdb.expire(now) {
             self.out.push(Output::Save(Save::Contact { id, signed: None }));
         }
+        let expired = now.wall >= self.netdb.registry().until;
+        if expired && !self.expired {
+            self.out.event(Event::RegistryExpired);
+        }
+        self.expired = expired;
         if let Some(profiles) = self.netdb.profile.changed() {
             self.out.push(Output::Save(Save::Profiles(profiles.into())));
         }
@@ -111,6 +119,7 @@ impl Node {
             out: Out::default(),
             dropped: 0,
             malformed: 0,
+            expired: false,
         };
         for contact in saved.contacts.iter() {
             core.netdb.learn(contact, now.wall);
@@ -186,6 +195,7 @@ impl Node {
                 Machines::Client(client) => client.dns(ticket, question, core, now),
                 Machines::Relay(relay) => relay.dns(ticket, &question, core),
             },
+            Input::Registry(registry) => self.registry(registry, now),
             Input::Entropy(fresh) => {
                 core.chance.reseed(&fresh);
                 match &mut self.trade {
@@ -203,6 +213,27 @@ impl Node {
                     client.stop(core, now);
                 }
             }
+        }
+    }
+
+    /// Who is a relay has changed: what is none any more is let go, and what became one is treated as one.
+    fn registry(&mut self, registry: Registry, now: Now) {
+        let core = &mut self.core;
+        let Some(forgotten) = core.netdb.replace(registry) else { return };
+        for id in forgotten {
+            core.out.push(Output::Save(Save::Contact { id, signed: None }));
+        }
+        let registry = core.netdb.registry();
+        for link in core.links.relist(|peer| registry.lists(peer)) {
+            core.links.hang_up(link);
+            match &mut self.trade {
+                Machines::Client(client) => client.link_down(link),
+                Machines::Relay(relay) => relay.link_down(link, core, now),
+            }
+        }
+        match &mut self.trade {
+            Machines::Client(client) => client.relisted(core, now),
+            Machines::Relay(relay) => relay.relisted(now),
         }
     }
 

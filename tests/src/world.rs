@@ -453,6 +453,7 @@ impl World {
                 let what = match event {
                     Event::Ready => "is ready",
                     Event::Published => "has published",
+                    Event::RegistryExpired => "says that the registry has expired",
                     Event::ClockSkew(_) => "reports clock skew",
                 };
                 self.tell(id, None, what, 0, 0);

@@ -77,7 +77,7 @@ impl Machine for Parrot {
                 packets.iter().for_each(|packet| back.push(packet));
                 act(Output::Deliver(&mut back));
             }
-            Input::Dns { .. } => {}
+            Input::Dns { .. } | Input::Registry(_) => {}
             Input::Stop => {
                 self.link.take().into_iter().for_each(|link| act(Output::Hangup { link }));
             }

@@ -45,6 +45,11 @@ impl Fetch {
         self.asking.is_none().then_some(self.next)
     }
 
+    /// There may be more to learn: asks soon, and at once when nobody is being asked.
+    pub fn hurry(&mut self, now: Time) {
+        self.next = self.next.min(now);
+    }
+
     /// Whether what is held suffices to stop asking directly.
     pub fn enough(netdb: &Netdb) -> bool {
         netdb.len() >= ENOUGH.min(netdb.registry().len())

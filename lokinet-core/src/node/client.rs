@@ -31,6 +31,7 @@ use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::guards::Guards;
 use crate::netdb::select::{self, Want};
+use crate::path::live::Live;
 use crate::path::pool::Pool;
 use crate::path::{Action as PathAction, AskId, Paths};
 use crate::session::{Action as SessionAction, Remote, Road, Sessions};
@@ -138,6 +139,18 @@ impl Client {
         let body = Request::Clock.encode();
         let ticket = core.links.request(up.peer, Vec::new(), body, Duration::from_secs(5), now.mono);
         self.clocks.insert(ticket, now);
+    }
+
+    /// The registry has changed: no path goes through who is no relay, and new relays are to be learnt of.
+    pub(super) fn relisted(&mut self, core: &mut Core, now: Now) {
+        let registry = core.netdb.registry();
+        let through = |live: &Live| live.hops().iter().any(|hop| !registry.lists(&hop.id));
+        let gone: Vec<_> = self.paths.all_live().filter(|(_, live)| through(live)).map(|(key, _)| key).collect();
+        for key in gone {
+            self.paths.close(key, &mut core.links, now.mono);
+        }
+        self.refresh_guards(core, now);
+        self.fetch.hurry(now.mono);
     }
 
     pub(super) fn link_down(&mut self, link: LinkId) {

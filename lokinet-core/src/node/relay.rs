@@ -9,9 +9,9 @@ use crate::crypto::random::Chance;
 use crate::flow::dns;
 use crate::flow::question::Question;
 use crate::link::LinkId;
-use crate::netdb::{Learned, Netdb};
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::shelf::{NEAR, Shelf};
+use crate::netdb::{Learned, Netdb};
 use crate::time::{Bucket, Now, Time, Wall};
 use crate::transit::admit::OnionKeys;
 use crate::transit::hop::HopRef;
@@ -127,6 +127,11 @@ impl Relay {
         let body = Request::Gossip(contact).encode();
         let ticket = core.links.request(to, Vec::new(), body, PATIENCE, now.mono);
         self.waiting.insert(ticket, Waiting::Gossip);
+    }
+
+    /// The registry has changed: new relays are to be learnt of.
+    pub(super) fn relisted(&mut self, now: Now) {
+        self.fetch.hurry(now.mono);
     }
 
     pub(super) fn link_down(&mut self, link: LinkId, core: &mut Core, now: Now) {
