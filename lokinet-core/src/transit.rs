@@ -6,6 +6,8 @@
 pub mod admit;
 pub mod hop;
 pub mod join;
+#[cfg(test)]
+mod tests;
 
 use crate::crypto::onion::{BODY_AT, TYPE_AT};
 use crate::crypto::random::Chance;
@@ -27,6 +29,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Most paths through one relay at once.
 pub const HOPS_MAX: usize = 65_536;
+/// Of those, most that one client's link brings: as many as a client has paths.
+pub const HOPS_OF_CLIENT: usize = 1024;
 /// The longest life a build may ask for.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// How long a pivot may take for its reply.
@@ -69,6 +73,8 @@ pub struct Transit {
     serial: u64,
     wire: HashMap<(LinkId, PathId), (usize, Side)>,
     joins: join::Joins,
+    /// How many hops came by each link.
+    brought: BTreeMap<LinkId, usize>,
     expiry: BTreeSet<(Time, usize)>,
     forwarded: BTreeMap<Ticket, Forwarded>,
     actions: Vec<Action>,
@@ -90,6 +96,7 @@ impl Transit {
             serial: 0,
             wire: HashMap::new(),
             joins: join::Joins::default(),
+            brought: BTreeMap::new(),
             expiry: BTreeSet::new(),
             forwarded: BTreeMap::new(),
             actions: Vec::new(),
@@ -127,7 +134,8 @@ impl Transit {
     pub fn build(&mut self, link: LinkId, ticket: Ticket, body: &Bytes, netdb: &Netdb, links: &mut Links, now: Now) {
         let relay = links.get(link).is_some_and(|link| link.relay);
         let previous = links.get(link).map(|link| link.peer);
-        let room = self.len() < HOPS_MAX;
+        let brought = self.brought.get(&link).copied().unwrap_or(0);
+        let room = self.len() < HOPS_MAX && (relay || brought < HOPS_OF_CLIENT);
         let (header, deeper, keyed) = match self.admit.open(link, relay, body, room, &mut self.chance, now) {
             Ok(opened) => opened,
             Err(Refusal::Silent) => return self.refuse(ticket, None),
@@ -221,6 +229,7 @@ impl Transit {
             }
         };
         self.wire.insert(wire, (index, Side::Forward));
+        *self.brought.entry(wire.0).or_default() += 1;
         self.expiry.insert((expires, index));
         index
     }
@@ -446,6 +455,12 @@ impl Transit {
         self.free.push(index);
         self.expiry.remove(&(hop.expires, index));
         self.wire.remove(&hop.back);
+        if let Some(brought) = self.brought.get_mut(&hop.back.0) {
+            *brought -= 1;
+            if *brought == 0 {
+                self.brought.remove(&hop.back.0);
+            }
+        }
         let message = self.chance.nonzero();
         if tell_client {
             for piece in fragment::split(message, &Tell::Closed.encode(), Size::Small.payload()) {

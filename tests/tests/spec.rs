@@ -115,6 +115,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("builds remembered", admit::REPLAYS_MAX),
         ("builds remembered of one link", admit::REPLAYS_OF_LINK),
         ("hops lent", transit::HOPS_MAX),
+        ("hops lent to one client", transit::HOPS_OF_CLIENT),
         ("cells held for a build", path::build::HELD_MAX),
         ("callers on a host path", join::CALLERS_MAX),
         ("fragment header", fragment::HEADER),

@@ -18,7 +18,7 @@ pub const ANSWERS_HELD_MAX: usize = 4608;
 /// How long answers are kept: a client gives up asking sooner.
 pub const ANSWERS_KEPT: Duration = Duration::from_secs(10);
 /// Questions of one path: so many at once, then so many a second.
-pub const QUESTIONS: (u32, u32) = (32, 16);
+pub const QUESTIONS: (u32, u32) = (64, 8);
 
 /// A hop, safe against its place being used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
