@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 mod clock;
 mod handle;
@@ -344,6 +344,7 @@ impl<M: Machine> Driver<M> {
                 self.hands.count(&mut report);
                 let _ = asker.send(report);
             }
+            Command::Registry(registry) => self.feed(Input::Registry(registry)),
             Command::Stop(done) => {
                 self.stopped.push(done);
                 self.stop();
@@ -364,11 +365,10 @@ impl<M: Machine> Driver<M> {
         let mut busy = false;
         if now >= self.due.entropy {
             self.due.entropy = now + ENTROPY_EVERY;
-            let mut fresh = [0; 32];
-            if getrandom::fill(&mut fresh).is_ok() {
+            let mut fresh = Zeroizing::new([0; 32]);
+            if getrandom::fill(fresh.as_mut_slice()).is_ok() {
                 self.feed(Input::Entropy(fresh));
             }
-            fresh.zeroize();
         }
         if now >= self.due.moves {
             self.due.moves = now + MOVES_EVERY;

@@ -14,6 +14,7 @@ use channel::{Channel, Dropped, SHARDS};
 use core::time::Duration;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
+use zeroize::Zeroizing;
 
 /// A link as the driver numbers it; never reused within a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,19 +50,21 @@ pub struct LinkUp {
     /// Which end we are.
     pub role: Role,
     /// 32 bytes from the TLS exporter.
-    pub exporter: [u8; 32],
+    pub exporter: Zeroizing<[u8; 32]>,
     /// The cell channel's suite, agreed by ALPN (see spec chapter 30).
     pub suite: Suite,
     /// Where the peer's datagrams come from.
     pub remote: SocketAddr,
-    /// Largest UDP payload the path takes, in bytes.
-    pub mtu: u16,
 }
 
 /// Most cells staged for one peer before the rest is dropped; the driver drains after every input.
 pub const STAGED_MAX: usize = 8192;
 /// Most links at once.
 pub const LINKS_MAX: usize = 8192;
+/// Most dials under way at once.
+pub const DIALS_MAX: usize = 256;
+/// Most places remembered that could not be reached lately.
+pub const UNREACHED_MAX: usize = 4096;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_LAST: Duration = Duration::from_secs(8);
 
@@ -108,18 +111,22 @@ pub struct Link {
     staged: [Vec<u8>; 2],
 }
 
-struct Dial {
+/// A dial is known by whom and where: an address that a stranger gave us for a relay speaks for nobody else's.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
     peer: RelayId,
+    addrs: Vec<SocketAddr>,
 }
 
 /// Every link, dial and channel id of a node.
 #[derive(Default)]
 pub struct Links {
     live: BTreeMap<LinkId, Link>,
+    /// The newest link to each relay. Clients are no neighbours to ask.
     by_peer: BTreeMap<RelayId, LinkId>,
     channels: HashMap<[u8; CHANNEL_ID], (LinkId, u8)>,
-    dials: BTreeMap<DialId, Dial>,
-    backoff: BTreeMap<RelayId, (Time, Duration)>,
+    dials: BTreeMap<DialId, Place>,
+    backoff: BTreeMap<Place, (Time, Duration)>,
     dirty: VecDeque<(LinkId, Size)>,
     next_dial: u64,
     requests: request::Requests,
@@ -132,29 +139,41 @@ impl Links {
     /// Takes in a link; true when it is kept. A second link with the same relay is kept too (both may have dialled at
     /// once), and the newer is used.
     pub fn up(&mut self, up: &LinkUp, relay: bool) -> bool {
-        if let Some(dial) = up.dial {
-            self.dials.remove(&dial);
-        }
         if self.live.len() >= LINKS_MAX || self.live.contains_key(&up.link) {
             self.actions.push(Action::Hangup(up.link));
-            let waiting = self.requests.unqueue(&up.peer);
-            self.actions.extend(waiting.into_iter().map(|queued| Action::Unanswered(queued.ticket)));
+            if let Some(dial) = up.dial.filter(|dial| self.dials.remove(dial).is_some()) {
+                self.unanswer(&dial);
+            }
             return false;
         }
-        self.backoff.remove(&up.peer);
+        if let Some(place) = up.dial.and_then(|dial| self.dials.remove(&dial)) {
+            self.backoff.remove(&place);
+        }
         let channel = Channel::new(up.suite, up.role, &up.exporter);
         for (shard, id) in channel.receiving_ids().into_iter().enumerate() {
             self.channels.insert(id, (up.link, shard as u8));
         }
         let (peer, role, remote) = (up.peer, up.role, up.remote);
         self.live.insert(up.link, Link { peer, relay, role, remote, channel, staged: [Vec::new(), Vec::new()] });
-        self.by_peer.insert(peer, up.link);
-        for queued in self.requests.unqueue(&peer) {
-            let request::Queued { ticket, body, patience } = queued;
-            self.requests.sent(ticket, up.link);
-            self.actions.push(Action::Request { link: up.link, ticket, body, patience });
+        if relay {
+            self.by_peer.insert(peer, up.link);
+        }
+        let others = self.dials.iter().filter(|(_, place)| place.peer == peer).map(|(dial, _)| *dial);
+        let dials: Vec<DialId> = up.dial.into_iter().chain(others).collect();
+        for queued in dials.iter().flat_map(|dial| self.requests.unqueue(dial)).collect::<Vec<_>>() {
+            self.send(up.link, queued);
         }
         true
+    }
+
+    fn send(&mut self, link: LinkId, request: request::Queued) {
+        let request::Queued { ticket, body, patience } = request;
+        if self.requests.is_full(link) {
+            self.actions.push(Action::Unanswered(ticket));
+        } else {
+            self.requests.sent(ticket, link);
+            self.actions.push(Action::Request { link, ticket, body, patience });
+        }
     }
 
     /// Forgets a link that is gone.
@@ -171,6 +190,23 @@ impl Links {
         Some(link)
     }
 
+    /// Who is a relay has changed: links whose peer became one are treated so; those whose peer is none any more are
+    /// given back, to be closed.
+    pub fn relist(&mut self, listed: impl Fn(&RelayId) -> bool) -> Vec<LinkId> {
+        let mut gone = Vec::new();
+        for (id, link) in &mut self.live {
+            match (link.relay, listed(&link.peer)) {
+                (true, false) => gone.push(*id),
+                (false, true) => {
+                    link.relay = true;
+                    self.by_peer.insert(link.peer, *id);
+                }
+                _ => {}
+            }
+        }
+        gone
+    }
+
     /// A validated new address of a client.
     pub fn moved(&mut self, id: LinkId, remote: SocketAddr) {
         if let Some(link) = self.live.get_mut(&id).filter(|link| !link.relay) {
@@ -180,13 +216,23 @@ impl Links {
 
     /// A dial came to nothing: what waited for it is unanswered, and the next attempt waits longer.
     pub fn dial_failed(&mut self, dial: DialId, now: Time) -> Option<RelayId> {
-        let peer = self.dials.remove(&dial)?.peer;
-        let wait = self.backoff.get(&peer).map_or(BACKOFF_FIRST, |(_, wait)| (*wait * 2).min(BACKOFF_LAST));
-        self.backoff.insert(peer, (now + wait, wait));
-        for queued in self.requests.unqueue(&peer) {
-            self.actions.push(Action::Unanswered(queued.ticket));
+        let place = self.dials.remove(&dial)?;
+        let peer = place.peer;
+        self.unanswer(&dial);
+        let wait = self.backoff.get(&place).map_or(BACKOFF_FIRST, |(_, wait)| (*wait * 2).min(BACKOFF_LAST));
+        if self.backoff.len() >= UNREACHED_MAX {
+            self.backoff.retain(|_, (until, _)| now < *until);
+        }
+        if self.backoff.len() < UNREACHED_MAX {
+            self.backoff.insert(place, (now + wait, wait));
         }
         Some(peer)
+    }
+
+    fn unanswer(&mut self, dial: &DialId) {
+        for queued in self.requests.unqueue(dial) {
+            self.actions.push(Action::Unanswered(queued.ticket));
+        }
     }
 
     /// Asks a relay something: at once when linked, after dialling otherwise. Unanswered at once while backing off.
@@ -199,11 +245,10 @@ impl Links {
         now: Time,
     ) -> Ticket {
         let ticket = self.requests.ticket();
-        if let Some(link) = self.by_peer.get(&peer) {
-            self.requests.sent(ticket, *link);
-            self.actions.push(Action::Request { link: *link, ticket, body, patience });
-        } else if self.dial(peer, addrs, now) && self.requests.queue(peer, request::Queued { ticket, body, patience }) {
-        } else {
+        let request = request::Queued { ticket, body, patience };
+        if let Some(link) = self.by_peer.get(&peer).copied() {
+            self.send(link, request);
+        } else if !self.dial(peer, addrs, now).is_some_and(|dial| self.requests.queue(dial, request)) {
             self.actions.push(Action::Unanswered(ticket));
         }
         ticket
@@ -220,19 +265,21 @@ impl Links {
         self.requests.link_of(ticket)
     }
 
-    /// Starts a dial unless one is under way or too soon; true when a link may come of it.
-    pub fn dial(&mut self, peer: RelayId, addrs: Vec<SocketAddr>, now: Time) -> bool {
-        if self.dials.values().any(|dial| dial.peer == peer) {
-            return true;
+    /// Starts a dial unless one to there is under way, or too soon, or too many are; the dial from which a link may come.
+    pub fn dial(&mut self, peer: RelayId, addrs: Vec<SocketAddr>, now: Time) -> Option<DialId> {
+        let place = Place { peer, addrs };
+        if let Some((dial, _)) = self.dials.iter().find(|(_, other)| **other == place) {
+            return Some(*dial);
         }
-        if addrs.is_empty() || self.backoff.get(&peer).is_some_and(|(until, _)| now < *until) {
-            return false;
+        let early = self.backoff.get(&place).is_some_and(|(until, _)| now < *until);
+        if place.addrs.is_empty() || early || self.dials.len() >= DIALS_MAX {
+            return None;
         }
         let dial = DialId(self.next_dial);
         self.next_dial += 1;
-        self.dials.insert(dial, Dial { peer });
-        self.actions.push(Action::Dial { dial, peer, addrs });
-        true
+        self.actions.push(Action::Dial { dial, peer, addrs: place.addrs.clone() });
+        self.dials.insert(dial, place);
+        Some(dial)
     }
 
     /// Closes a link of ours.
@@ -337,5 +384,86 @@ impl Links {
     pub fn channel_ids(&self) -> usize {
         debug_assert_eq!(self.channels.len(), self.live.len() * SHARDS);
         self.channels.len()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    fn place(n: u8) -> Vec<SocketAddr> {
+        vec![SocketAddr::from(([10, n, 0, 1], 1090))]
+    }
+
+    fn up(links: &mut Links, link: u64, dial: Option<DialId>, peer: RelayId, relay: bool) {
+        let up = LinkUp {
+            link: LinkId(link),
+            dial,
+            peer,
+            role: Role::Initiator,
+            exporter: [link as u8; 32].into(),
+            suite: Suite::Aes,
+            remote: place(1)[0],
+        };
+        assert!(links.up(&up, relay));
+    }
+
+    fn ask(links: &mut Links, peer: RelayId, addrs: Vec<SocketAddr>, now: Time) -> Ticket {
+        links.request(peer, addrs, bytes::Bytes::from_static(b"?"), PATIENCE, now)
+    }
+
+    fn dialled(links: &mut Links) -> Vec<DialId> {
+        let dials = links.actions().into_iter();
+        dials.filter_map(|action| if let Action::Dial { dial, .. } = action { Some(dial) } else { None }).collect()
+    }
+
+    /// A stranger names a relay we do not know and an address where nobody is: that is no reason to refuse others, who
+    /// know the right one.
+    #[test]
+    fn a_false_address_spoils_no_true_one() {
+        let (mut links, peer, now) = (Links::default(), RelayId([1; 32]), Time::from_nanos(0));
+        let lied = ask(&mut links, peer, place(66), now);
+        let honest = ask(&mut links, peer, place(1), now);
+        let dials = dialled(&mut links);
+        assert_eq!(dials.len(), 2, "the honest request waits for the false address");
+        links.dial_failed(dials[0], now);
+        assert!(matches!(links.actions()[..], [Action::Unanswered(ticket)] if ticket == lied));
+        up(&mut links, 7, Some(dials[1]), peer, true);
+        assert!(matches!(links.actions()[..], [Action::Request { ticket, .. }] if ticket == honest));
+        links.down(LinkId(7));
+        ask(&mut links, peer, place(66), now);
+        assert!(dialled(&mut links).is_empty(), "a place that failed just now is dialled again");
+        ask(&mut links, peer, place(1), now);
+        assert_eq!(dialled(&mut links).len(), 1);
+    }
+
+    #[test]
+    fn a_clients_link_is_asked_nothing() {
+        let (mut links, client, now) = (Links::default(), RelayId([2; 32]), Time::from_nanos(0));
+        up(&mut links, 7, None, client, false);
+        let ticket = ask(&mut links, client, Vec::new(), now);
+        assert!(matches!(links.actions()[..], [Action::Unanswered(refused)] if refused == ticket));
+    }
+
+    #[test]
+    fn open_requests_and_dials_are_bounded() {
+        let (mut links, peer, now) = (Links::default(), RelayId([1; 32]), Time::from_nanos(0));
+        up(&mut links, 7, None, peer, true);
+        let tickets: Vec<Ticket> = (0..request::SENT_MAX + 10).map(|_| ask(&mut links, peer, place(1), now)).collect();
+        let sent = links.actions().iter().filter(|action| matches!(action, Action::Request { .. })).count();
+        assert_eq!(sent, request::SENT_MAX);
+        links.ended(tickets[0]);
+        ask(&mut links, peer, place(1), now);
+        assert!(matches!(links.actions()[..], [Action::Request { .. }]), "a reply makes room for a request");
+
+        for n in 0..DIALS_MAX + 10 {
+            let mut id = [9; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            ask(&mut links, RelayId(id), place(1), now);
+        }
+        assert_eq!(dialled(&mut links).len(), DIALS_MAX);
     }
 }

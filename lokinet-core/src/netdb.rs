@@ -51,6 +51,15 @@ impl Netdb {
         &self.registry
     }
 
+    /// Takes a newer edition of the registry in; whose contacts are forgotten with it. `None`: it is not newer.
+    pub fn replace(&mut self, registry: Registry) -> Option<Vec<RelayId>> {
+        if registry.serial <= self.registry.serial {
+            return None;
+        }
+        self.registry = registry;
+        Some(self.forget_unlisted())
+    }
+
     /// The network's name.
     pub fn netid(&self) -> NetId {
         self.netid
@@ -109,7 +118,7 @@ impl Netdb {
     pub fn addrs(&self, id: &RelayId) -> Addrs {
         match self.contacts.get(id) {
             Some(contact) => contact.card.addrs,
-            None => self.registry.relays().find(|(listed, _)| *listed == id).map(|(_, hint)| *hint).unwrap_or_default(),
+            None => self.registry.hint(id).unwrap_or_default(),
         }
     }
 
@@ -124,6 +133,23 @@ impl Netdb {
         relays.sort_unstable_by_key(|id| id.distance(position));
         relays.truncate(count);
         relays
+    }
+
+    /// Whether a relay is among the `count` nearest to a position, as far as we know.
+    pub fn is_near(&self, id: &RelayId, position: &[u8; 32], count: usize) -> bool {
+        let own = id.distance(position);
+        self.contacts.keys().filter(|other| other.distance(position) < own).take(count).count() < count
+    }
+
+    /// Forgets relays that the registry does not list; says whose contact was among it.
+    pub fn forget_unlisted(&mut self) -> Vec<RelayId> {
+        let Netdb { registry, contacts, profile, .. } = self;
+        profile.retain(|id| registry.lists(id));
+        let gone: Vec<RelayId> = contacts.keys().filter(|id| !registry.lists(id)).copied().collect();
+        for id in &gone {
+            contacts.remove(id);
+        }
+        gone
     }
 
     /// Forgets contacts that no longer count; says whose.

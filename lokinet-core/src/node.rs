@@ -13,15 +13,18 @@ pub use config::{Config, Trade};
 
 use crate::crypto::random::Chance;
 use crate::link::{self, Links};
+use crate::netdb::profile::Profile;
 use crate::netdb::{Learned, Netdb};
 use crate::time::{Now, Time};
 use crate::wire::batch::Packets;
 use crate::wire::id::RelayId;
+use crate::wire::registry::Registry;
 use bytes::Bytes;
 use client::Client;
 use io::{Event, Input, LinkKey, LinkUp, NoReply, Output, Run, Save, Wake};
 use relay::Relay;
 use std::collections::VecDeque;
+use zeroize::Zeroizing;
 
 /// A router, client or relay.
 pub struct Node {
@@ -45,6 +48,8 @@ pub(crate) struct Core {
     pub dropped: u64,
     /// Inputs of strangers that were not what they should be.
     pub malformed: u64,
+    /// Whether it was said that the registry has expired.
+    expired: bool,
 }
 
 /// Outputs that wait to be taken.
@@ -72,6 +77,21 @@ impl Out {
 }
 
 impl Core {
+    /// Forgets what no longer counts, and has what is left kept.
+    pub fn tidy(&mut self, now: Now) {
+        for id in self.netdb.expire(now) {
+            self.out.push(Output::Save(Save::Contact { id, signed: None }));
+        }
+        let expired = now.wall >= self.netdb.registry().until;
+        if expired && !self.expired {
+            self.out.event(Event::RegistryExpired);
+        }
+        self.expired = expired;
+        if let Some(profiles) = self.netdb.profile.changed() {
+            self.out.push(Output::Save(Save::Profiles(profiles.into())));
+        }
+    }
+
     /// Verifies and keeps a contact, and has it saved when it is new.
     pub fn learn(&mut self, signed: &Bytes, now: Now) -> Learned {
         let learned = self.netdb.learn(signed, now.wall);
@@ -88,7 +108,7 @@ impl Core {
 
 impl Node {
     /// A node with its keys, its registry and what it saved; `seed` is 32 secret random bytes of the operating system.
-    pub fn new(config: Config, seed: [u8; 32], now: Now) -> Node {
+    pub fn new(config: Config, seed: Zeroizing<[u8; 32]>, now: Now) -> Node {
         let mut chance = Chance::new(seed);
         let Config { netid, private, registry, bootstraps, saved, aes, trade } = config;
         let netdb = Netdb::new(netid, private, registry);
@@ -99,9 +119,14 @@ impl Node {
             out: Out::default(),
             dropped: 0,
             malformed: 0,
+            expired: false,
         };
         for contact in saved.contacts.iter() {
             core.netdb.learn(contact, now.wall);
+        }
+        if let Some(profile) = saved.profiles.as_ref().and_then(|bytes| Profile::decode(bytes).ok()) {
+            core.netdb.profile = profile;
+            core.netdb.forget_unlisted();
         }
         for contact in &bootstraps {
             core.learn(contact, now);
@@ -170,6 +195,7 @@ impl Node {
                 Machines::Client(client) => client.dns(ticket, question, core, now),
                 Machines::Relay(relay) => relay.dns(ticket, &question, core),
             },
+            Input::Registry(registry) => self.registry(registry, now),
             Input::Entropy(fresh) => {
                 core.chance.reseed(&fresh);
                 match &mut self.trade {
@@ -182,10 +208,32 @@ impl Node {
                 Machines::Relay(relay) => relay.wake(core, now),
             },
             Input::Stop => {
+                core.tidy(now);
                 if let Machines::Client(client) = &mut self.trade {
                     client.stop(core, now);
                 }
             }
+        }
+    }
+
+    /// Who is a relay has changed: what is none any more is let go, and what became one is treated as one.
+    fn registry(&mut self, registry: Registry, now: Now) {
+        let core = &mut self.core;
+        let Some(forgotten) = core.netdb.replace(registry) else { return };
+        for id in forgotten {
+            core.out.push(Output::Save(Save::Contact { id, signed: None }));
+        }
+        let registry = core.netdb.registry();
+        for link in core.links.relist(|peer| registry.lists(peer)) {
+            core.links.hang_up(link);
+            match &mut self.trade {
+                Machines::Client(client) => client.link_down(link),
+                Machines::Relay(relay) => relay.link_down(link, core, now),
+            }
+        }
+        match &mut self.trade {
+            Machines::Client(client) => client.relisted(core, now),
+            Machines::Relay(relay) => relay.relisted(now),
         }
     }
 

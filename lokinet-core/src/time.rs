@@ -76,3 +76,30 @@ pub struct Now {
     /// The clock the world agrees on.
     pub wall: Wall,
 }
+
+/// A token bucket: so many at once, then so many a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    tokens: u32,
+    since: Time,
+}
+
+impl Bucket {
+    /// A full one.
+    pub fn full((burst, _): (u32, u32), now: Time) -> Bucket {
+        Bucket { tokens: burst, since: now }
+    }
+
+    /// Takes one token, if there is one, from a bucket of so many, refilled at so many a second.
+    pub fn take(&mut self, (burst, rate): (u32, u32), now: Time) -> bool {
+        let earned = now.since(self.since).as_millis().saturating_mul(rate.into()) / 1000;
+        let earned = u32::try_from(earned).unwrap_or(burst).min(burst);
+        if earned > 0 {
+            self.tokens = self.tokens.saturating_add(earned).min(burst);
+            self.since = now;
+        }
+        let left = self.tokens.checked_sub(1);
+        self.tokens = left.unwrap_or(0);
+        left.is_some()
+    }
+}

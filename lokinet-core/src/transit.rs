@@ -6,6 +6,8 @@
 pub mod admit;
 pub mod hop;
 pub mod join;
+#[cfg(test)]
+mod tests;
 
 use crate::crypto::onion::{BODY_AT, TYPE_AT};
 use crate::crypto::random::Chance;
@@ -27,6 +29,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Most paths through one relay at once.
 pub const HOPS_MAX: usize = 65_536;
+/// Of those, most that one client's link brings: as many as a client has paths.
+pub const HOPS_OF_CLIENT: usize = 1024;
 /// The longest life a build may ask for.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// How long a pivot may take for its reply.
@@ -72,6 +76,8 @@ pub struct Transit {
     serial: u64,
     wire: HashMap<(LinkId, PathId), (usize, Side)>,
     joins: join::Joins,
+    /// How many hops came by each link.
+    brought: BTreeMap<LinkId, usize>,
     expiry: BTreeSet<(Time, usize)>,
     forwarded: BTreeMap<Ticket, Forwarded>,
     actions: Vec<Action>,
@@ -93,6 +99,7 @@ impl Transit {
             serial: 0,
             wire: HashMap::new(),
             joins: join::Joins::default(),
+            brought: BTreeMap::new(),
             expiry: BTreeSet::new(),
             forwarded: BTreeMap::new(),
             actions: Vec::new(),
@@ -130,7 +137,8 @@ impl Transit {
     pub fn build(&mut self, link: LinkId, ticket: Ticket, body: &Bytes, netdb: &Netdb, links: &mut Links, now: Now) {
         let relay = links.get(link).is_some_and(|link| link.relay);
         let previous = links.get(link).map(|link| link.peer);
-        let room = self.len() < HOPS_MAX;
+        let brought = self.brought.get(&link).copied().unwrap_or(0);
+        let room = self.len() < HOPS_MAX && (relay || brought < HOPS_OF_CLIENT);
         let (header, deeper, keyed) = match self.admit.open(link, relay, body, room, &mut self.chance, now) {
             Ok(opened) => opened,
             Err(Refusal::Silent) => return self.refuse(ticket, None),
@@ -152,7 +160,7 @@ impl Transit {
             (None, Purpose::Host(token)) => Part::Host { token },
             (None, Purpose::Join(_)) => Part::Pivot,
         };
-        let hop = keyed.hop(self.serial, (link, header.back), part, now.mono + lifetime, &header);
+        let hop = keyed.hop(self.serial, (link, header.back), part, now.mono + lifetime, &header, now.mono);
         let index = self.insert(hop, (link, header.back));
         match (&header.next, header.purpose) {
             (Some((next, addrs, wire)), _) => {
@@ -224,6 +232,7 @@ impl Transit {
             }
         };
         self.wire.insert(wire, (index, Side::Forward));
+        *self.brought.entry(wire.0).or_default() += 1;
         self.expiry.insert((expires, index));
         index
     }
@@ -365,18 +374,22 @@ impl Transit {
         let Some(fragment) = Fragment::decode(body).ok().filter(|f| f.count <= ASK_FRAGMENTS) else { return };
         let Some(hop) = self.hops[index].as_mut() else { return };
         let message = fragment.message;
+        // Long questions are for pivots alone: a middle hop never holds half of one.
+        if hop.depth > 1 && fragment.count > 1 {
+            return;
+        }
         // A question repeated because our answer was lost: the same answer again, without asking anybody anew.
-        if let Some(answer) = hop.answered(message) {
-            if fragment.index == 0 {
+        if let Some(answer) = hop.desk.answered(message) {
+            if fragment.index == 0 && hop.desk.may_ask(now) {
                 self.say(index, message, &answer, links, now);
             }
             return;
         }
-        let Some(whole) = hop.assembler.take(fragment) else { return };
+        let Some(whole) = hop.desk.assembler.take(fragment) else { return };
         match Ask::decode(&whole) {
             Ok(Ask::Ping) => self.say(index, message, &Tell::Pong.encode(), links, now),
             Ok(Ask::Close) => self.remove(index, links, now, false),
-            Ok(ask) if hop.depth == 1 && hop.note(message, now) => {
+            Ok(ask) if hop.depth == 1 && hop.desk.may_ask(now) && hop.desk.note(message) => {
                 let hop = HopRef { index, serial: hop.serial };
                 self.actions.push(Action::Asked(hop, message, ask));
             }
@@ -389,7 +402,7 @@ impl Transit {
         let Some(hop) = self.hops.get_mut(to.index).and_then(Option::as_mut) else { return };
         if hop.serial == to.serial {
             let answer = tell.encode();
-            hop.remember(message, &answer);
+            hop.desk.remember(message, &answer);
             self.say(to.index, message, &answer, links, now);
         }
     }
@@ -421,6 +434,11 @@ impl Transit {
         self.admit.forget(link);
     }
 
+    /// Forgets what clients asked their pivot here and nobody will ask for again.
+    pub fn tidy(&mut self, now: Time) {
+        self.hops.iter_mut().flatten().for_each(|hop| hop.desk.tidy(now));
+    }
+
     /// When to call [`Transit::wake`].
     pub fn next_wake(&self) -> Option<Time> {
         self.expiry.first().map(|(at, _)| *at)
@@ -440,6 +458,12 @@ impl Transit {
         self.free.push(index);
         self.expiry.remove(&(hop.expires, index));
         self.wire.remove(&hop.back);
+        if let Some(brought) = self.brought.get_mut(&hop.back.0) {
+            *brought -= 1;
+            if *brought == 0 {
+                self.brought.remove(&hop.back.0);
+            }
+        }
         let message = self.chance.nonzero();
         if tell_client {
             for piece in fragment::split(message, &Tell::Closed.encode(), Size::Small.payload()) {

@@ -1,7 +1,7 @@
 //! A node out of files: registry, bootstrap contacts, what an earlier run kept, and keys, each checked with an error that
 //! names the file. Neighbours: `config` says where the files are, `keyfile` reads keys, `run` starts what comes of it.
 
-use crate::config::{Role, Settings};
+use crate::config::{self, Role, Settings};
 use crate::keyfile;
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use lokinet_core::node::config::{ClientConfig, RelayConfig};
 use lokinet_core::node::{Config, Node, Trade};
 use lokinet_core::time::Now;
 use lokinet_core::wire::addrs::Addrs;
+use lokinet_core::wire::contact::NetId;
 use lokinet_core::wire::registry::{Refused, Registry};
 use std::fs;
 use std::path::Path;
@@ -33,7 +34,7 @@ pub struct Assembled {
 /// # Errors
 /// When a file is missing, unreadable or not what it should be.
 pub fn assemble(settings: &Settings, range: Range, now: Now) -> Outcome<Assembled> {
-    let registry = registry(settings, now)?;
+    let registry = registry(&settings.registry, settings.router.netid, now)?;
     let bootstraps =
         settings.bootstrap.iter().map(|path| read(path, "[bootstrap] add-node")).collect::<Outcome<_>>()?;
     let seed = identity(settings)?;
@@ -62,7 +63,7 @@ pub fn assemble(settings: &Settings, range: Range, now: Now) -> Outcome<Assemble
     };
     let mut random = Zeroizing::new([0; 32]);
     getrandom::fill(random.as_mut_slice()).or_trouble(|| "the system gives no random bytes".into())?;
-    Ok(Assembled { node: Node::new(config, *random, now), identity })
+    Ok(Assembled { node: Node::new(config, random, now), identity })
 }
 
 fn client(settings: &Settings, seed: &[u8; 32], range: Range) -> Trade {
@@ -104,10 +105,12 @@ fn identity(settings: &Settings) -> Outcome<Zeroizing<[u8; 32]>> {
     }
 }
 
-fn registry(settings: &Settings, now: Now) -> Outcome<Registry> {
-    let wanted = &settings.registry;
+/// Reads and verifies the registry.
+///
+/// # Errors
+/// When the file cannot be read or does not count; the error says why and what to do.
+pub fn registry(wanted: &config::Registry, netid: NetId, now: Now) -> Outcome<Registry> {
     let signed = read(&wanted.file, "[registry] file")?;
-    let netid = settings.router.netid;
     Registry::verify(signed, netid, &wanted.authorities, wanted.threshold, now.wall).map_err(|refused| {
         let remedy = match refused {
             Refused::Malformed => "get it again from those who run the network",

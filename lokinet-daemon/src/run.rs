@@ -2,23 +2,28 @@
 //! the kernel when we are killed (the TUN device with its addresses and routes goes with the process). Neighbours:
 //! everything in this crate except devnet.
 
-use crate::assemble::{Assembled, assemble};
+use crate::assemble::{self, Assembled, assemble};
 use crate::config::{self, Role, Settings};
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 use crate::{control, dns, log, notify, tun};
 use lokinet_core::driver::{self, Handle, Setup, Tun};
 use lokinet_core::flow::lease::Range;
 use lokinet_core::node::io::Event;
+use lokinet_core::wire::contact::NetId;
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
 /// The address a client without a TUN device gives itself; nobody sees it.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
+
+/// How often the registry's file is read again.
+const REGISTRY_EVERY: Duration = Duration::from_secs(3600);
 
 /// Runs the daemon of this configuration until it is told to stop.
 ///
@@ -37,7 +42,7 @@ pub fn run(file: &Path, role: Role) -> Outcome<()> {
 }
 
 async fn live(settings: Settings) -> Outcome<()> {
-    let mut signals = Signals::listen()?;
+    let (mut signals, hangup) = Signals::listen()?;
     notify::status("reading keys and contacts");
     let door = settings.api.enabled.then(|| control::Door::open(&settings.api.socket)).transpose()?;
     let device = raise(&settings).await?;
@@ -66,6 +71,7 @@ async fn live(settings: Settings) -> Outcome<()> {
     let door = door.map(|door| tokio::spawn(door.serve(handle.clone(), halt.clone())));
     tokio::spawn(notify::keep_telling(handle.clone()));
     tokio::spawn(milestones(events, settings.role));
+    tokio::spawn(follow_registry(hangup, handle.clone(), settings.registry, settings.router.netid));
     notify::ready();
     let mut node = std::pin::pin!(node);
     let asked = tokio::select! {
@@ -127,6 +133,10 @@ async fn milestones(mut events: tokio::sync::broadcast::Receiver<Event>, role: R
             Ok(Event::Ready) if role == Role::Relay => tracing::info!("ready: another relay knows us"),
             Ok(Event::Ready) => tracing::info!("ready: the first path is live"),
             Ok(Event::Published) => tracing::info!("published: others can find our address"),
+            Ok(Event::RegistryExpired) => tracing::warn!(
+                "the registry's time is over: get the present one from those who run the network and put it where \
+                 [registry] file says; it is read every hour, and at once on SIGHUP"
+            ),
             Ok(Event::ClockSkew(seconds)) => {
                 let way = if seconds > 0 { "ahead of" } else { "behind" };
                 tracing::warn!(
@@ -137,6 +147,25 @@ async fn milestones(mut events: tokio::sync::broadcast::Receiver<Event>, role: R
             }
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Reads the registry again every hour and when we are told to (SIGHUP). One that does not count changes nothing.
+async fn follow_registry(mut hangup: Signal, handle: Handle, wanted: config::Registry, netid: NetId) {
+    loop {
+        let asked = tokio::time::timeout(REGISTRY_EVERY, hangup.recv()).await.is_ok();
+        match assemble::registry(&wanted, netid, driver::now()) {
+            Ok(registry) => {
+                if asked {
+                    tracing::info!(
+                        "the registry was read again (serial {}); other changes need a restart",
+                        registry.serial
+                    );
+                }
+                handle.registry(registry).await;
+            }
+            Err(trouble) => tracing::warn!("{}; until then the node goes on with the registry it has", trouble.what),
         }
     }
 }
@@ -164,27 +193,25 @@ fn no_core_dumps() {
     }
 }
 
-/// What ends the daemon. A hangup does not: whoever reloads us after a change is told to restart us.
+/// What ends the daemon. A hangup does not: it has the registry read again.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
 }
 
 impl Signals {
-    fn listen() -> Outcome<Signals> {
+    /// From the first moment: a hangup that nobody listens to would end us. It is given to who reads the registry.
+    fn listen() -> Outcome<(Signals, Signal)> {
         let listen = |kind| signal(kind).or_trouble(|| "cannot listen to signals".into());
-        let [interrupt, terminate, hangup] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        Ok(Signals { interrupt: listen(interrupt)?, terminate: listen(terminate)?, hangup: listen(hangup)? })
+        let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()];
+        let signals = Signals { interrupt: listen(interrupt)?, terminate: listen(terminate)? };
+        Ok((signals, listen(SignalKind::hangup())?))
     }
 
     async fn stop(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return,
-                _ = self.terminate.recv() => return,
-                _ = self.hangup.recv() => tracing::warn!("a changed configuration needs a restart; nothing was reloaded"),
-            }
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
 }

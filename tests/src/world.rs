@@ -24,6 +24,7 @@ use core::cmp::Ordering;
 use core::time::Duration;
 use host::Host;
 use lokinet_core::flow::question::{Answer, Question};
+use lokinet_core::netdb::profile::Profile;
 use lokinet_core::node::io::{Event, Input, LinkId, Output, Ticket};
 use lokinet_core::node::report::Report;
 use lokinet_core::time::{Now, Time, Wall};
@@ -159,7 +160,7 @@ impl World {
         self.hosts[id].born = self.now;
         self.hosts[id].machine = Some(machine);
         let entropy = self.draw();
-        self.feed(id, Input::Entropy(entropy));
+        self.feed(id, Input::Entropy(entropy.into()));
     }
 
     /// Ends a host's machine as SIGKILL does: no goodbye, nothing more is saved.
@@ -327,6 +328,12 @@ impl World {
         self.hosts[self.host(name)].disk.own.clone()
     }
 
+    /// The scores of relays that a host's machines have kept on its disk, by relay.
+    pub fn kept_scores(&self, name: &str, relay: RelayId) -> u32 {
+        let profiles = self.hosts[self.host(name)].disk.rest.profiles.as_ref();
+        profiles.and_then(|bytes| Profile::decode(bytes).ok()).map_or(0, |profile| profile.score(&relay))
+    }
+
     /// Where a host is.
     pub fn address(&self, name: &str) -> SocketAddr {
         self.hosts[self.host(name)].addr
@@ -454,6 +461,7 @@ impl World {
                 let what = match event {
                     Event::Ready => "is ready",
                     Event::Published => "has published",
+                    Event::RegistryExpired => "says that the registry has expired",
                     Event::ClockSkew(_) => "reports clock skew",
                 };
                 self.tell(id, None, what, 0, 0);

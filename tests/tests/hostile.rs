@@ -151,7 +151,15 @@ impl Victim {
         self.links.push((link, Channel::new(Suite::Aes, other, &exporter)));
         let remote = SocketAddr::from(([10, 1, 2, 3], 1090));
         let dial = dial.map(|(dial, _)| dial);
-        self.tell(Input::LinkUp(LinkUp { link, dial, peer, role, exporter, suite: Suite::Aes, remote, mtu: 1472 }));
+        self.tell(Input::LinkUp(LinkUp {
+            link,
+            dial,
+            peer,
+            role,
+            exporter: exporter.into(),
+            suite: Suite::Aes,
+            remote,
+        }));
     }
 
     fn cells(&mut self) {

@@ -3,6 +3,7 @@
 //! installed, it says what it skips and why.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a lab fails by panicking, and speaks to who runs it")]
+#![allow(clippy::disallowed_methods, reason = "a lab lives in real time")]
 
 use lokinet_tests::lab::capture::{self, Seen};
 use lokinet_tests::lab::{self, Lab, Running, installed};
@@ -12,6 +13,8 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
+
+type Step = fn(&Lab);
 
 fn main() -> ExitCode {
     if let Some(code) = lab::part() {
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     assert!(up.status.success(), "{complaint}");
-    let steps: [(&str, fn(&Lab)); 10] = [
+    let steps: [(&str, Step); 10] = [
         ("names", names),
         ("wires", wires),
         ("web and ping", web_and_ping),

@@ -68,10 +68,9 @@ impl Relay {
             dial: None,
             peer,
             role,
-            exporter: [number; 32],
+            exporter: [number; 32].into(),
             suite: Suite::Aes,
             remote: ([10, 9, 9, number], 1000).into(),
-            mtu: 1472,
         };
         let mut links = Links::default();
         assert!(links.up(&up(self.contact.id, Role::Initiator), true));

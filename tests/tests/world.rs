@@ -48,7 +48,7 @@ impl Machine for Parrot {
             }
             Input::LinkUp(up) => {
                 self.hear(format!("up {:?}", up.role));
-                (self.exporter, self.link, self.remote) = (up.exporter, Some(up.link), Some(up.remote));
+                (self.exporter, self.link, self.remote) = (*up.exporter, Some(up.link), Some(up.remote));
                 if self.hungry {
                     let body = Bytes::from_static(b"polly wants a cracker");
                     act(Output::Request { link: up.link, ticket: Ticket(1), body, patience: Duration::from_secs(2) });
@@ -77,7 +77,7 @@ impl Machine for Parrot {
                 packets.iter().for_each(|packet| back.push(packet));
                 act(Output::Deliver(&mut back));
             }
-            Input::Dns { .. } => {}
+            Input::Dns { .. } | Input::Registry(_) => {}
             Input::Stop => {
                 self.link.take().into_iter().for_each(|link| act(Output::Hangup { link }));
             }

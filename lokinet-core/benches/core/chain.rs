@@ -138,8 +138,8 @@ fn up(links: &mut Links, link: LinkId, peer: RelayId, role: Role, number: u8) {
 }
 
 fn linked(link: LinkId, peer: RelayId, role: Role, number: u8) -> LinkUp {
-    let exporter = [number; 32];
-    LinkUp { link, dial: None, peer, role, exporter, suite: Suite::Aes, remote: addr(number), mtu: 1440 }
+    let exporter = [number; 32].into();
+    LinkUp { link, dial: None, peer, role, exporter, suite: Suite::Aes, remote: addr(number) }
 }
 
 fn addr(number: u8) -> SocketAddr {

@@ -6,10 +6,11 @@ use crate::crypto::kdf;
 use crate::crypto::random::Chance;
 use libcrux_ml_kem::mlkem768::{self, MlKem768Ciphertext, MlKem768KeyPair, MlKem768PublicKey};
 use x25519_dalek::{PublicKey, StaticSecret};
-use zeroize::Zeroizing;
+use zeroize::{Zeroizing, optimization_barrier};
 
 const X: usize = 32;
 const M_PUBLIC: usize = 1184;
+const M_SECRET: usize = 2400;
 const M_CIPHERTEXT: usize = 1088;
 
 /// Length of a hybrid public key: X25519 (32) ‖ ML-KEM-768 (1184), in bytes.
@@ -26,14 +27,15 @@ pub type Shared = Zeroizing<[u8; 32]>;
 pub struct Secret {
     seed: Zeroizing<[u8; SEED]>,
     x: StaticSecret,
-    m: MlKem768KeyPair,
+    /// On the heap, so that moving a secret leaves no copy behind.
+    m: Box<MlKem768KeyPair>,
     public: Box<[u8; PUBLIC]>,
 }
 
 impl Secret {
     /// A fresh key.
     pub fn generate(chance: &mut Chance) -> Secret {
-        Secret::from_seed(Zeroizing::new(chance.bytes()))
+        Secret::from_seed(chance.secret())
     }
 
     /// The key made from 96 secret random bytes (X25519 scalar ‖ ML-KEM `d` ‖ `z`).
@@ -42,7 +44,7 @@ impl Secret {
         x_seed.copy_from_slice(&seed[..32]);
         m_seed.copy_from_slice(&seed[32..]);
         let x = StaticSecret::from(*x_seed);
-        let m = mlkem768::generate_key_pair(*m_seed);
+        let m = Box::new(mlkem768::generate_key_pair(*m_seed));
         let mut public = Box::new([0; PUBLIC]);
         public[..X].copy_from_slice(PublicKey::from(&x).as_bytes());
         public[X..].copy_from_slice(m.pk());
@@ -74,8 +76,9 @@ impl Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        // libcrux's key has no drop of its own: overwrite it with the key of a known seed.
-        self.m = mlkem768::generate_key_pair([0; 64]);
+        // libcrux's key has no drop of its own. The barrier keeps the compiler from taking the writing for useless.
+        *self.m = MlKem768KeyPair::new([0; M_SECRET], [0; M_PUBLIC]);
+        optimization_barrier(&*self.m);
     }
 }
 
@@ -86,12 +89,12 @@ pub fn encapsulate(public: &[u8; PUBLIC], chance: &mut Chance) -> Option<(Box<[u
     if !mlkem768::validate_public_key(&m_public) {
         return None;
     }
-    let x = StaticSecret::from(*Zeroizing::new(chance.bytes::<32>()));
+    let x = StaticSecret::from(*chance.secret::<32>());
     let x_shared = x.diffie_hellman(&PublicKey::from(x_part));
     if !x_shared.was_contributory() {
         return None;
     }
-    let (m_ciphertext, m_shared) = mlkem768::encapsulate(&m_public, *Zeroizing::new(chance.bytes::<32>()));
+    let (m_ciphertext, m_shared) = mlkem768::encapsulate(&m_public, *chance.secret::<32>());
     let m_shared = Zeroizing::new(m_shared);
     let mut ciphertext = Box::new([0; CIPHERTEXT]);
     ciphertext[..X].copy_from_slice(PublicKey::from(&x).as_bytes());

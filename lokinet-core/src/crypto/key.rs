@@ -1,11 +1,10 @@
 //! Ed25519 identities (RFC 8032): whoever signs, signs for a named purpose. Verification is strict (no small-order
-//! keys, no malleable signatures). Neighbours: `blind` derives period keys from an identity; `wire::signed` frames what
-//! is signed.
+//! keys, no malleable signatures). Neighbours: `blind` derives period keys from an identity; `wire::contact`,
+//! `wire::registry` and `wire::introset` say what is signed.
 
 use crate::crypto::kdf;
 use crate::crypto::random::Chance;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use zeroize::Zeroizing;
 
 /// Length of a signature, in bytes.
 pub const SIGNATURE: usize = 64;
@@ -28,7 +27,7 @@ impl Identity {
 
     /// A fresh identity.
     pub fn generate(chance: &mut Chance) -> Identity {
-        Identity::from_seed(&Zeroizing::new(chance.bytes()))
+        Identity::from_seed(&chance.secret())
     }
 
     /// The public key.

@@ -190,14 +190,16 @@ impl Opener {
         let counter = u64::from_be_bytes(counter);
         let (number, sequence) = ((counter >> 16) as u32, counter & 0xffff);
         let body = &mut layer[COUNTER..];
+        // What is past its grace is gone with the next layer, not with the next epoch.
+        self.previous.take_if(|(_, until)| *until <= now);
         let ahead = number.wrapping_sub(self.number) % EPOCHS;
         if ahead == 0 {
             return self.current.open(sequence, body);
         }
         if ahead == EPOCHS - 1 {
             return match &mut self.previous {
-                Some((seen, until)) if now < *until => seen.open(sequence, body),
-                _ => Err(Dropped::Replayed),
+                Some((seen, _)) => seen.open(sequence, body),
+                None => Err(Dropped::Replayed),
             };
         }
         if ahead > EPOCHS_AHEAD {
@@ -294,6 +296,7 @@ mod tests {
         let mut newest = sealed(&mut sealer, 4, at(250));
         assert_eq!(opener.open(&mut newest, at(250)), Ok(()));
         assert!(opener.open(&mut too_late, at(261)).is_err(), "and no longer");
+        assert!(opener.previous.is_none(), "its key is not even in memory any more");
     }
 
     #[test]

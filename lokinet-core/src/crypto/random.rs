@@ -19,14 +19,13 @@ pub struct Chance {
 
 impl Chance {
     /// A generator started from 32 secret random bytes.
-    pub fn new(seed: [u8; 32]) -> Chance {
-        Chance { key: Zeroizing::new(seed), buffer: Zeroizing::new([0; BLOCK]), used: BLOCK }
+    pub fn new(seed: impl Into<Zeroizing<[u8; 32]>>) -> Chance {
+        Chance { key: seed.into(), buffer: Zeroizing::new([0; BLOCK]), used: BLOCK }
     }
 
     /// A generator of its own for one machine.
     pub fn fork(&mut self, label: &str) -> Chance {
-        let secret = Zeroizing::new(self.bytes::<32>());
-        Chance::new(*kdf::expand::<32>(&secret, "fork", &[label.as_bytes()]))
+        Chance::new(kdf::expand::<32>(&self.secret::<32>(), "fork", &[label.as_bytes()]))
     }
 
     /// Mixes fresh entropy in; what is buffered is thrown away.
@@ -56,6 +55,13 @@ impl Chance {
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut out = [0; N];
         self.fill(&mut out);
+        out
+    }
+
+    /// `N` random bytes that are erased when dropped.
+    pub fn secret<const N: usize>(&mut self) -> Zeroizing<[u8; N]> {
+        let mut out = Zeroizing::new([0; N]);
+        self.fill(out.as_mut_slice());
         out
     }
 

@@ -5,6 +5,7 @@
 use crate::flow::question::{Answer, Code, Question};
 use crate::node::io::Event;
 use crate::node::report::Report;
+use crate::wire::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -18,6 +19,7 @@ pub(super) const EVENTS_WAITING: usize = 64;
 pub(super) enum Command {
     Ask(Question, oneshot::Sender<Answer>),
     Report(oneshot::Sender<Report>),
+    Registry(Registry),
     Stop(oneshot::Sender<()>),
 }
 
@@ -44,6 +46,11 @@ impl Handle {
         let (reply, report) = oneshot::channel();
         self.commands.send(Command::Report(reply)).await.ok()?;
         report.await.ok()
+    }
+
+    /// Gives the node an edition of the registry; it takes only a newer one than it has.
+    pub async fn registry(&self, registry: Registry) {
+        let _ = self.commands.send(Command::Registry(registry)).await; // fails only when the node is gone
     }
 
     /// The node's milestones from now on. Subscribe before the node's future first runs and none is missed.

@@ -15,6 +15,7 @@ use quinn::{
     AsyncUdpSocket, ClientConfig, Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, RecvStream,
     SendStream, ServerConfig, TokioRuntime, TransportConfig, VarInt, WriteError,
 };
+use seat::Seat;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,13 +24,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
 
 mod cid;
+mod seat;
 #[cfg(test)]
 mod tests;
 
-/// Connections accepted at most, handshakes included.
-const LINKS_ACCEPTED: usize = 4096;
 /// Handshakes above which a stranger must first show that it receives at its address (Retry).
 const RETRY_ABOVE: usize = 64;
 /// Handshakes above which strangers are ignored.
@@ -69,7 +70,7 @@ pub(crate) enum Happened {
 struct Desk {
     happened: mpsc::Sender<Happened>,
     links: AtomicU64,
-    accepted: Arc<AtomicUsize>,
+    seats: Arc<seat::Seats>,
     handshakes: Arc<AtomicUsize>,
     arriving: Arc<AtomicUsize>,
     leaving: Arc<AtomicUsize>,
@@ -139,7 +140,7 @@ impl Quic {
         let desk = Arc::new(Desk {
             happened: sender,
             links: AtomicU64::new(1),
-            accepted: Arc::default(),
+            seats: Arc::default(),
             handshakes: Arc::default(),
             arriving: Arc::default(),
             leaving: Arc::default(),
@@ -403,7 +404,7 @@ async fn accept(endpoint: Endpoint, socket: usize, desk: Arc<Desk>) {
             let _ = stranger.retry();
             continue;
         }
-        let Some(seat) = Share::take(&desk.accepted, 1, LINKS_ACCEPTED) else {
+        let Some(seat) = desk.seats.take(stranger.remote_address().ip()) else {
             desk.turned_away.fetch_add(1, Ordering::Relaxed);
             stranger.refuse();
             continue;
@@ -421,10 +422,10 @@ async fn accept(endpoint: Endpoint, socket: usize, desk: Arc<Desk>) {
 }
 
 /// A link from its first moment to its last.
-async fn live(desk: Arc<Desk>, connection: Connection, socket: usize, dial: Option<DialId>, _seat: Option<Share>) {
+async fn live(desk: Arc<Desk>, connection: Connection, socket: usize, dial: Option<DialId>, _seat: Option<Seat>) {
     let link = LinkId(desk.links.fetch_add(1, Ordering::Relaxed));
-    let mut exporter = [0; 32];
-    let exported = connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"");
+    let mut exporter = Zeroizing::new([0; 32]);
+    let exported = connection.export_keying_material(exporter.as_mut_slice(), EXPORTER_LABEL, b"");
     let (Some(peer), Some(suite), Ok(())) = (tls::peer(&connection), tls::suite(&connection), exported) else {
         connection.close(GOODBYE, b"");
         if let Some(dial) = dial {
@@ -433,8 +434,7 @@ async fn live(desk: Arc<Desk>, connection: Connection, socket: usize, dial: Opti
         return;
     };
     let role = if dial.is_some() { Role::Initiator } else { Role::Responder };
-    let mtu = connection.stats().path.current_mtu;
-    let up = LinkUp { link, dial, peer, role, exporter, suite, remote: connection.remote_address(), mtu };
+    let up = LinkUp { link, dial, peer, role, exporter, suite, remote: connection.remote_address() };
     if desk.happened.send(Happened::Up(up, connection.clone(), socket)).await.is_err() {
         return;
     }

@@ -74,7 +74,7 @@ impl Machine for Puppet {
             }
             Input::Packets(packets) => act(Output::Deliver(packets)),
             Input::Entropy(fresh) => {
-                assert_ne!(fresh, [0; 32]);
+                assert_ne!(*fresh, [0; 32]);
                 self.entropy += 1;
             }
             Input::Stop => act(Output::Save(Save::Guards(Bytes::from_static(b"kept")))),

@@ -181,14 +181,17 @@ impl Channel {
         if head[0] & !PHASE != FIXED {
             return Err(Dropped::Forged);
         }
+        // What is past its grace is gone with the next cell, not with the next ratchet.
+        state.previous.take_if(|(_, _, until)| *until <= now);
         let odd = head[0] & PHASE != 0;
         if odd == (state.generation % 2 == 1) {
             let (key, window) = &mut state.current;
             open(key, window, number, head, body)?;
         } else {
             match &mut state.previous {
-                // Inside the grace the other phase means the generation before: senders do not ratchet that fast.
-                Some((key, window, until)) if now < *until => open(key, window, number, head, body)?,
+                // The other phase is the generation before or the one after. A late cell's number is near the highest
+                // of its generation, those of a new generation begin at 0 and would be far too old for it.
+                Some((key, window, _)) if window.is_fresh(number) => open(key, window, number, head, body)?,
                 _ => {
                     let (key, mut window) = (Key::new(suite, &state.next), Window::default());
                     open(&key, &mut window, number, head, body)?;
@@ -292,5 +295,37 @@ mod tests {
         let mut newer = sealed(&mut a, 0, Size::Small, 4, at(1400));
         b.open(0, &mut newer, at(1400)).unwrap();
         assert_eq!(b.receiving[0].state.as_ref().unwrap().generation, 2);
+    }
+
+    /// The peer sends so fast that its key is used up again before the grace of the one before has run out.
+    #[test]
+    fn a_key_used_up_within_the_grace_is_followed_by_the_next() {
+        let (mut a, mut b) = pair(Suite::Aes);
+        let mut first = sealed(&mut a, 0, Size::Small, 1, at(1));
+        b.open(0, &mut first, at(1)).unwrap();
+        for generation in 1..=3u32 {
+            // Millions of cells, of which the last two are looked at.
+            let state = a.sending[0].state.as_mut().unwrap();
+            state.number = REKEY_CELLS - 2;
+            let mut last = sealed(&mut a, 0, Size::Small, 1, at(2));
+            let late = sealed(&mut a, 0, Size::Small, 1, at(2));
+            b.open(0, &mut last, at(2)).unwrap();
+            let mut new = sealed(&mut a, 0, Size::Small, 2, at(2));
+            assert!(b.open(0, &mut new, at(2)).is_ok(), "generation {generation} is dropped until the grace ends");
+            assert!(b.open(0, &mut late.clone(), at(3)).is_ok(), "a late cell of the generation before is dropped");
+            assert_eq!(b.receiving[0].state.as_ref().unwrap().generation, generation);
+        }
+    }
+
+    #[test]
+    fn a_key_past_its_grace_is_gone_with_the_next_cell() {
+        let (mut a, mut b) = pair(Suite::Aes);
+        b.open(0, &mut sealed(&mut a, 0, Size::Small, 1, at(1)), at(1)).unwrap();
+        a.sending[0].state.as_mut().unwrap().number = REKEY_CELLS;
+        b.open(0, &mut sealed(&mut a, 0, Size::Small, 1, at(2)), at(2)).unwrap();
+        assert!(b.receiving[0].state.as_ref().unwrap().previous.is_some());
+        let later = at(2) + REKEY_GRACE;
+        b.open(0, &mut sealed(&mut a, 0, Size::Small, 1, later), later).unwrap();
+        assert!(b.receiving[0].state.as_ref().unwrap().previous.is_none());
     }
 }

@@ -45,6 +45,11 @@ impl Fetch {
         self.asking.is_none().then_some(self.next)
     }
 
+    /// There may be more to learn: asks soon, and at once when nobody is being asked.
+    pub fn hurry(&mut self, now: Time) {
+        self.next = self.next.min(now);
+    }
+
     /// Whether what is held suffices to stop asking directly.
     pub fn enough(netdb: &Netdb) -> bool {
         netdb.len() >= ENOUGH.min(netdb.registry().len())
@@ -88,5 +93,47 @@ impl Fetch {
             self.again = (self.again * 2).min(AGAIN_LAST);
         }
         None
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::testing::known;
+    use super::*;
+
+    #[test]
+    fn a_relay_that_repeats_its_page_is_left_and_another_asked() {
+        let netdb = known(20);
+        let (mut chance, start) = (Chance::new([1; 32]), Time::from_nanos(0));
+        for last in [Some(RelayId([0; 32])), Some(RelayId([7; 32]))] {
+            let mut fetch = Fetch::new(start);
+            fetch.wake(&netdb, None, &mut chance, start).unwrap();
+            let mut questions = 0;
+            while fetch.page(&netdb, last, false, start).is_some() {
+                questions += 1;
+                assert!(questions < 3, "asked the same relay again and again");
+            }
+            assert!(fetch.next_wake().is_some(), "nobody will ever be asked again");
+        }
+    }
+
+    #[test]
+    #[allow(clippy::panic)]
+    fn a_relay_with_ever_more_pages_is_left_too() {
+        let netdb = known(20);
+        let (mut chance, start) = (Chance::new([2; 32]), Time::from_nanos(0));
+        let mut fetch = Fetch::new(start);
+        fetch.wake(&netdb, None, &mut chance, start).unwrap();
+        let mut id = [0; 32];
+        for page in 1..=PAGES_MAX + 1 {
+            id[..4].copy_from_slice(&page.to_be_bytes());
+            if fetch.page(&netdb, Some(RelayId(id)), false, start).is_none() {
+                assert_eq!(page, PAGES_MAX + 1);
+                assert!(fetch.next_wake().is_some());
+                return;
+            }
+        }
+        panic!("pages without end");
     }
 }

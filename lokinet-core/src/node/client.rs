@@ -32,6 +32,7 @@ use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::guards::Guards;
 use crate::netdb::select::{self, Want};
+use crate::path::live::Live;
 use crate::path::pool::Pool;
 use crate::path::{Action as PathAction, AskId, Paths};
 use crate::session::{Action as SessionAction, Remote, Road, Sessions};
@@ -130,15 +131,27 @@ impl Client {
     }
 
     pub(super) fn reseed(&mut self, chance: &mut Chance) {
-        self.chance.reseed(&chance.bytes());
-        self.paths.chance().reseed(&chance.bytes());
-        self.sessions.reseed(&chance.bytes());
+        self.chance.reseed(&chance.secret());
+        self.paths.chance().reseed(&chance.secret());
+        self.sessions.reseed(&chance.secret());
     }
 
     pub(super) fn link_up(&mut self, up: &LinkUp, core: &mut Core, now: Now) {
         let body = Request::Clock.encode();
         let ticket = core.links.request(up.peer, Vec::new(), body, Duration::from_secs(5), now.mono);
         self.clocks.insert(ticket, now);
+    }
+
+    /// The registry has changed: no path goes through who is no relay, and new relays are to be learnt of.
+    pub(super) fn relisted(&mut self, core: &mut Core, now: Now) {
+        let registry = core.netdb.registry();
+        let through = |live: &Live| live.hops().iter().any(|hop| !registry.lists(&hop.id));
+        let gone: Vec<_> = self.paths.all_live().filter(|(_, live)| through(live)).map(|(key, _)| key).collect();
+        for key in gone {
+            self.paths.close(key, &mut core.links, now.mono);
+        }
+        self.refresh_guards(core, now);
+        self.fetch.hurry(now.mono);
     }
 
     pub(super) fn link_down(&mut self, link: LinkId) {
@@ -381,9 +394,7 @@ impl Client {
     }
 
     fn tidy(&mut self, core: &mut Core, now: Now) {
-        for id in core.netdb.expire(now) {
-            core.out.push(Output::Save(Save::Contact { id, signed: None }));
-        }
+        core.tidy(now);
         self.refresh_guards(core, now);
         // A relay that only gave us contacts need not know that we are still here.
         let used: Vec<LinkId> = self.paths.all_live().map(|(_, live)| live.first().0).collect();

@@ -7,6 +7,7 @@ use crate::flow::question::{Answer, Question};
 pub use crate::link::{DialId, LinkId, LinkUp, Role, Ticket};
 use crate::wire::batch::Packets;
 use crate::wire::id::RelayId;
+use crate::wire::registry::Registry;
 use bytes::Bytes;
 use std::net::SocketAddr;
 
@@ -83,8 +84,10 @@ pub enum Input<'a> {
         /// What it asks.
         question: Question,
     },
+    /// An edition of the registry, verified; a node takes only newer ones than it has.
+    Registry(Registry),
     /// 32 fresh bytes from the operating system, to be mixed into every generator.
-    Entropy([u8; 32]),
+    Entropy(zeroize::Zeroizing<[u8; 32]>),
     /// The time named by `next_wake` has come.
     Wake,
     /// Say goodbye: close paths and take back what was published, before the driver stops.
@@ -207,6 +210,8 @@ pub enum Event {
     Ready,
     /// The service's introset is stored by at least one relay, for the first time in this run.
     Published,
+    /// The registry's time is over and no newer edition came; the node goes on with the old one. Once for each edition.
+    RegistryExpired,
     /// Our wall clock disagrees with our peers' by this many seconds (positive: we are ahead).
     ClockSkew(i64),
 }

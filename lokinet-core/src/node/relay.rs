@@ -9,10 +9,10 @@ use crate::crypto::random::Chance;
 use crate::flow::dns;
 use crate::flow::question::Question;
 use crate::link::LinkId;
-use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
-use crate::netdb::shelf::Shelf;
-use crate::time::{Now, Time, Wall};
+use crate::netdb::shelf::{NEAR, Shelf};
+use crate::netdb::{Learned, Netdb};
+use crate::time::{Bucket, Now, Time, Wall};
 use crate::transit::admit::OnionKeys;
 use crate::transit::hop::HopRef;
 use crate::transit::{Action, Transit};
@@ -21,7 +21,7 @@ use crate::wire::cell::Size;
 use crate::wire::contact::{Card, Contact, LIFETIME};
 use crate::wire::control::{Ask, CONTACTS_MAX, Tell};
 use crate::wire::id::{PathId, RelayId};
-use crate::wire::introset::Envelope;
+use crate::wire::introset::{Envelope, INTROSET};
 use crate::wire::request::{self, Request};
 use bytes::Bytes;
 use core::time::Duration;
@@ -31,11 +31,15 @@ use zeroize::Zeroizing;
 /// How many relays a relay keeps links with, so that gossip reaches it.
 pub const NEIGHBOURS: usize = 6;
 /// Requests of one client's link: so many at once, then so many a second.
-pub const CLIENT_REQUESTS: (u64, u64) = (200, 100);
+pub const CLIENT_REQUESTS: (u32, u32) = (200, 100);
 /// Requests of one relay's link.
-pub const RELAY_REQUESTS: (u64, u64) = (4000, 2000);
+pub const RELAY_REQUESTS: (u32, u32) = (4000, 2000);
+/// Pages of contacts of one client's link, each of up to 175 kB: a first set at once, then no flood.
+pub const CLIENT_PAGES: (u32, u32) = (32, 2);
 /// How long a neighbour may take to answer a small question.
 pub const PATIENCE: Duration = Duration::from_millis(1200);
+/// Most requests of ours to neighbours that wait for their replies.
+pub const WAITING_MAX: usize = 4096;
 /// Contacts in one direct reply.
 pub const PAGE: usize = 128;
 const REPUBLISH: Duration = Duration::from_secs(6 * 3600);
@@ -61,7 +65,8 @@ pub struct Relay {
     chance: Chance,
     own: Contact,
     waiting: BTreeMap<Ticket, Waiting>,
-    buckets: BTreeMap<LinkId, (u64, Time)>,
+    /// For each link: its requests, and its pages of contacts.
+    buckets: BTreeMap<LinkId, [Bucket; 2]>,
     ready: bool,
     tend: Time,
     started: Time,
@@ -90,7 +95,7 @@ impl Relay {
             addrs,
             aes,
             transit: Transit::new(id, keys, chance.fork("transit")),
-            shelf: Shelf::default(),
+            shelf: Shelf::new(id),
             fetch: Fetch::new(now.mono),
             chance: chance.fork("relay"),
             own,
@@ -108,9 +113,8 @@ impl Relay {
     }
 
     pub(super) fn reseed(&mut self, chance: &mut Chance) {
-        let fresh: [u8; 32] = chance.bytes();
-        self.chance.reseed(&fresh);
-        self.transit.reseed(&chance.bytes());
+        self.chance.reseed(&chance.secret());
+        self.transit.reseed(&chance.secret());
     }
 
     pub(super) fn link_up(&mut self, up: &LinkUp, listed: bool, core: &mut Core, now: Now) {
@@ -123,6 +127,11 @@ impl Relay {
         let body = Request::Gossip(contact).encode();
         let ticket = core.links.request(to, Vec::new(), body, PATIENCE, now.mono);
         self.waiting.insert(ticket, Waiting::Gossip);
+    }
+
+    /// The registry has changed: new relays are to be learnt of.
+    pub(super) fn relisted(&mut self, now: Now) {
+        self.fetch.hurry(now.mono);
     }
 
     pub(super) fn link_down(&mut self, link: LinkId, core: &mut Core, now: Now) {
@@ -138,7 +147,8 @@ impl Relay {
         if request.is_err() {
             core.malformed += 1;
         }
-        if !self.spend(link, if relay { RELAY_REQUESTS } else { CLIENT_REQUESTS }, now.mono) {
+        let page = matches!(request, Ok(Request::Contacts { .. }));
+        if !self.spend(link, relay, page, now.mono) {
             return core.out.push(Output::Answer { ticket, body: None });
         }
         let answer: Option<Bytes> = match request {
@@ -147,7 +157,11 @@ impl Relay {
                 return self.transit.build(link, ticket, &body, &core.netdb, &mut core.links, now);
             }
             Ok(Request::Contacts { after }) => Some(core.netdb.after(&after, PAGE).concat().into()),
-            Ok(Request::Store(introset)) => Some(vec![u8::from(self.store(introset, now))].into()),
+            // Clients ask over their paths; one that comes itself would be a path's length nearer to filling us.
+            Ok(Request::Store(introset)) if relay => {
+                Some(vec![u8::from(self.store(introset, peer, &core.netdb, now))].into())
+            }
+            Ok(Request::Store(_)) => None,
             Ok(Request::Find { key }) => Some(self.shelf.find(&key, now.wall).unwrap_or_default()),
             Ok(Request::Gossip(contact)) if relay => {
                 let learned = core.learn(&contact, now);
@@ -166,45 +180,45 @@ impl Relay {
         core.out.push(Output::Answer { ticket, body: answer });
     }
 
-    fn store(&mut self, introset: Bytes, now: Now) -> bool {
-        Envelope::verify(introset, now.wall).is_ok_and(|envelope| self.shelf.store(envelope, now.wall))
+    fn store(&mut self, introset: Bytes, by: RelayId, netdb: &Netdb, now: Now) -> bool {
+        Envelope::verify(introset, now.wall)
+            .ok()
+            .filter(|envelope| netdb.is_near(&self.own.id, &envelope.key, NEAR))
+            .is_some_and(|envelope| self.shelf.store(envelope, by, now.wall))
     }
 
-    fn spend(&mut self, link: LinkId, (burst, rate): (u64, u64), now: Time) -> bool {
-        let (tokens, since) = self.buckets.entry(link).or_insert((burst, now));
-        let earned = now.since(*since).as_millis() as u64 * rate / 1000;
-        if earned > 0 {
-            *tokens = (*tokens + earned).min(burst);
-            *since = now;
-        }
-        let left = tokens.checked_sub(1);
-        *tokens = left.unwrap_or(0);
-        left.is_some()
+    fn spend(&mut self, link: LinkId, relay: bool, page: bool, now: Time) -> bool {
+        let rate = if relay { RELAY_REQUESTS } else { CLIENT_REQUESTS };
+        let full = || [Bucket::full(rate, now), Bucket::full(CLIENT_PAGES, now)];
+        let [requests, pages] = self.buckets.entry(link).or_insert_with(full);
+        requests.take(rate, now) && (relay || !page || pages.take(CLIENT_PAGES, now))
     }
 
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
         let link = core.links.ended(ticket);
-        let reply = match self.waiting.remove(&ticket) {
-            None => {
-                self.transit.reply(ticket, reply, link, &mut core.links, now.mono);
-                return;
-            }
-            Some(Waiting::Fetch) => return self.page(reply, core, now),
-            Some(Waiting::Gossip) => {
-                if reply.is_some_and(|reply| reply.as_ref() == [1]) && !self.ready {
+        match self.waiting.remove(&ticket) {
+            Some(waiting) => self.tell(waiting, reply, core, now),
+            None => drop(self.transit.reply(ticket, reply, link, &mut core.links, now.mono)),
+        }
+    }
+
+    /// A neighbour answered, or did not: whoever had us ask is told.
+    fn tell(&mut self, waiting: Waiting, reply: Option<Bytes>, core: &mut Core, now: Now) {
+        let yes = reply.as_ref().is_some_and(|reply| reply.as_ref() == [1]);
+        let (hop, message, tell) = match waiting {
+            Waiting::Fetch => return self.page(reply, core, now),
+            Waiting::Gossip => {
+                if yes && !self.ready {
                     self.ready = true;
                     core.out.event(Event::Ready);
                 }
                 return;
             }
-            Some(Waiting::Find(hop, message)) => {
-                (hop, message, Tell::Found(reply.filter(|introset| !introset.is_empty())))
+            Waiting::Find(hop, message) => {
+                (hop, message, Tell::Found(reply.filter(|introset| introset.len() == INTROSET)))
             }
-            Some(Waiting::Store(hop, message)) => {
-                (hop, message, Tell::Stored(reply.is_some_and(|reply| reply.as_ref() == [1])))
-            }
+            Waiting::Store(hop, message) => (hop, message, Tell::Stored(yes)),
         };
-        let (hop, message, tell) = reply;
         self.transit.tell(hop, message, &tell, &mut core.links, now.mono);
     }
 
@@ -262,7 +276,7 @@ impl Relay {
                 return self.transit.tell(hop, message, &found, &mut core.links, now.mono);
             }
             Ask::Store { at, introset } if at == own => {
-                let stored = Tell::Stored(self.store(introset, now));
+                let stored = Tell::Stored(self.store(introset, own, &core.netdb, now));
                 return self.transit.tell(hop, message, &stored, &mut core.links, now.mono);
             }
             Ask::Contacts { after } => {
@@ -275,8 +289,10 @@ impl Relay {
         };
         let addrs = core.netdb.addrs(&at);
         let listed = core.netdb.registry().lists(&at) && core.netdb.may_dial(&addrs);
-        let addrs = if listed { addrs.list() } else { Vec::new() };
-        let ticket = core.links.request(at, addrs, request.encode(), PATIENCE, now.mono);
+        if !listed || self.waiting.len() >= WAITING_MAX {
+            return self.tell(waiting, None, core, now);
+        }
+        let ticket = core.links.request(at, addrs.list(), request.encode(), PATIENCE, now.mono);
         self.waiting.insert(ticket, waiting);
     }
 
@@ -310,10 +326,9 @@ impl Relay {
                 self.gossip(peer, self.own.signed.clone(), core, now);
             }
         }
-        for id in core.netdb.expire(now) {
-            core.out.push(Output::Save(Save::Contact { id, signed: None }));
-        }
+        core.tidy(now);
         self.shelf.expire(now.wall);
+        self.transit.tidy(now.mono);
         if core.links.relays() < NEIGHBOURS {
             let known: Vec<(RelayId, Addrs)> = core
                 .netdb

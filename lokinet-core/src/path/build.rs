@@ -74,9 +74,8 @@ impl Building {
                 ephemeral: Box::new(*ephemeral.public()),
                 next,
                 back: wires[i],
-                // Rounded up: no hop ends before we do.
-                lifetime: (lifetime.as_secs() + 1).min(u16::MAX.into()) as u16,
-                minute: (now.wall.secs() / 60) as u32,
+                lifetime: build::told_lifetime(lifetime),
+                minute: build::told_minute(now.wall),
                 depth: (hops.len() - i) as u8,
                 suite,
                 purpose: if i + 1 == hops.len() { purpose } else { Purpose::General },

@@ -73,6 +73,11 @@ pub struct Outcome {
     pub end: Option<End>,
 }
 
+/// Pages of contacts come from our own hops.
+fn roomy() -> Assembler {
+    Assembler::new(fragment::PAGES_HELD_MAX)
+}
+
 /// A path that was built.
 pub struct Live {
     layers: Layers,
@@ -198,7 +203,9 @@ impl Live {
     fn control<'a>(&mut self, hop: usize, body: &[u8], now: Time) -> Received<'a> {
         let Ok(fragment) = Fragment::decode(body) else { return Received::Nothing };
         let message = fragment.message;
-        let Some(whole) = self.assemblers.entry(hop).or_default().take(fragment) else { return Received::Nothing };
+        let Some(whole) = self.assemblers.entry(hop).or_insert_with(roomy).take(fragment) else {
+            return Received::Nothing;
+        };
         let Ok(tell) = Tell::decode(&whole) else { return Received::Nothing };
         match self.open.remove(&message) {
             Some(open) => {

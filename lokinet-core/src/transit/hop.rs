@@ -3,19 +3,22 @@
 
 use crate::crypto::onion::{BODY_AT, Opener, Sealer, TYPE_AT};
 use crate::link::{LinkId, Links};
-use crate::time::Time;
+use crate::time::{Bucket, Time};
 use crate::wire::build::TOKEN;
 use crate::wire::cell::{Kind, Size};
 use crate::wire::fragment::Assembler;
 use crate::wire::id::{CallerId, PathId};
+use core::time::Duration;
 use std::collections::VecDeque;
 
-/// Answers kept in case the client asks again.
+/// Questions of one path that are being looked up, and answers kept in case the client asks again.
 pub const ANSWERS_MAX: usize = 16;
-/// The longest answer that is kept; longer ones are made anew.
-pub const ANSWER_KEPT_MAX: usize = 2304;
-/// Questions to others that one path may ask: so many at once, then so many a second.
-pub const ASKS: (u32, u32) = (64, 8);
+/// What the kept answers of one path may take, in bytes: two introsets. Longer ones are given anew instead.
+pub const ANSWERS_HELD_MAX: usize = 4608;
+/// How long answers are kept: a client gives up asking sooner.
+pub const ANSWERS_KEPT: Duration = Duration::from_secs(10);
+/// Questions of one path: so many at once, then so many a second.
+pub const QUESTIONS: (u32, u32) = (64, 8);
 
 /// A hop, safe against its place being used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -59,10 +62,16 @@ pub struct Hop {
     pub(super) opener: Opener,
     pub(super) sealer: Sealer,
     pub(super) expires: Time,
+    pub(super) desk: Desk,
+}
+
+/// What the client asked this hop. Only the pivot's ever holds anything, and only for a few seconds.
+pub(super) struct Desk {
     pub(super) assembler: Assembler,
-    pub(super) answers: VecDeque<(u32, Option<Vec<u8>>)>,
-    /// Questions that may be asked now, and since when.
-    pub(super) asks: (u32, Time),
+    /// By message number, oldest first; without an answer while it is being looked up.
+    answers: VecDeque<(u32, Option<Vec<u8>>)>,
+    bucket: Bucket,
+    touched: Time,
 }
 
 impl Hop {
@@ -84,41 +93,104 @@ impl Hop {
             sealer.seal(&mut onion[..layer], now);
         })
     }
+}
 
-    /// The answer already given under this message number; an empty one while it is being looked up.
+impl Desk {
+    pub(super) fn new(now: Time) -> Desk {
+        let bucket = Bucket::full(QUESTIONS, now);
+        Desk { assembler: Assembler::default(), answers: VecDeque::new(), bucket, touched: now }
+    }
+
+    /// Whether the client may ask something now.
+    pub(super) fn may_ask(&mut self, now: Time) -> bool {
+        self.touched = now;
+        self.bucket.take(QUESTIONS, now)
+    }
+
+    /// The answer already given under this message number.
     pub(super) fn answered(&self, message: u32) -> Option<Vec<u8>> {
         self.answers.iter().find(|(m, _)| *m == message).and_then(|(_, answer)| answer.clone())
     }
 
-    /// Notes that a question is being looked up; false when it already was, or when there were too many.
-    pub(super) fn note(&mut self, message: u32, now: Time) -> bool {
-        if self.answers.iter().any(|(m, _)| *m == message) || !self.spend(now) {
+    /// Notes that a question is being looked up; false when it already was, or as many are as may be.
+    pub(super) fn note(&mut self, message: u32) -> bool {
+        if self.answers.iter().any(|(m, _)| *m == message) {
             return false;
         }
-        if self.answers.len() >= ANSWERS_MAX {
-            self.answers.pop_front();
+        if self.answers.len() >= ANSWERS_MAX && !self.drop_oldest_answer() {
+            return false;
         }
         self.answers.push_back((message, None));
         true
     }
 
-    fn spend(&mut self, now: Time) -> bool {
-        let (tokens, since) = self.asks;
-        let earned = (now.since(since).as_millis() as u64 * u64::from(ASKS.1) / 1000).min(ASKS.0.into()) as u32;
-        if earned > 0 {
-            self.asks = ((tokens + earned).min(ASKS.0), now);
+    /// Keeps an answer for a repeated question. A long one is not kept, and its question may be asked anew.
+    pub(super) fn remember(&mut self, message: u32, answer: &[u8]) {
+        let Some(at) = self.answers.iter().position(|(m, _)| *m == message) else { return };
+        self.answers.remove(at);
+        if answer.len() > ANSWERS_HELD_MAX {
+            return;
         }
-        let left = self.asks.0.checked_sub(1);
-        self.asks.0 = left.unwrap_or(0);
-        left.is_some()
+        while self.held() + answer.len() > ANSWERS_HELD_MAX && self.drop_oldest_answer() {}
+        self.answers.push_back((message, Some(answer.to_vec())));
     }
 
-    /// Keeps an answer for a repeated question; of a long one not even that it was asked.
-    pub(super) fn remember(&mut self, message: u32, answer: &[u8]) {
-        if answer.len() > ANSWER_KEPT_MAX {
-            self.answers.retain(|(m, _)| *m != message);
-        } else if let Some(slot) = self.answers.iter_mut().find(|(m, _)| *m == message) {
-            slot.1 = Some(answer.to_vec());
+    fn held(&self) -> usize {
+        self.answers.iter().filter_map(|(_, answer)| answer.as_ref()).map(Vec::len).sum()
+    }
+
+    fn drop_oldest_answer(&mut self) -> bool {
+        let oldest = self.answers.iter().position(|(_, answer)| answer.is_some());
+        oldest.and_then(|at| self.answers.remove(at)).is_some()
+    }
+
+    /// Forgets what nobody will ask for again.
+    pub(super) fn tidy(&mut self, now: Time) {
+        if now.since(self.touched) >= ANSWERS_KEPT {
+            self.assembler.clear();
+            self.answers.retain(|(_, answer)| answer.is_none());
+            self.answers.shrink_to_fit();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time::from_nanos(0);
+
+    #[test]
+    fn what_a_client_makes_its_pivot_keep_is_bounded_and_goes_away() {
+        let mut desk = Desk::new(START);
+        for message in 0..1000 {
+            assert!(desk.note(message));
+            desk.remember(message, &[0; 2202]);
+            assert!(desk.held() <= ANSWERS_HELD_MAX && desk.answers.len() <= ANSWERS_MAX);
+        }
+        assert!(
+            desk.answered(999).is_some() && desk.answered(998).is_some(),
+            "the newest are the ones asked for again"
+        );
+        assert!(desk.answered(900).is_none());
+        assert!(desk.note(1000));
+        desk.remember(1000, &[0; 22_000]);
+        assert!(desk.answered(1000).is_none() && desk.note(1000), "a page of contacts is given anew, not kept");
+        desk.tidy(START + ANSWERS_KEPT);
+        assert_eq!((desk.held(), desk.assembler.held()), (0, 0));
+    }
+
+    #[test]
+    fn a_client_has_only_so_many_questions_looked_up_at_once_and_a_second() {
+        let mut desk = Desk::new(START);
+        let open = (0..100).filter(|message| desk.note(*message)).count();
+        assert_eq!(open, ANSWERS_MAX);
+        desk.remember(3, b"answer");
+        assert!(desk.note(200) && !desk.note(201), "an answer makes room for one question");
+        assert!(!desk.note(5), "asked anew while it was being looked up");
+
+        let asked = |desk: &mut Desk, now| (0..1000).filter(|_| desk.may_ask(now)).count();
+        assert_eq!(asked(&mut desk, START), QUESTIONS.0 as usize);
+        assert_eq!(asked(&mut desk, START + Duration::from_secs(1)), QUESTIONS.1 as usize);
     }
 }

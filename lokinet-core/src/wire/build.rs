@@ -6,11 +6,13 @@ use crate::crypto::exchange::{self, CIPHERTEXT, PUBLIC, Secret, Shared};
 use crate::crypto::kdf;
 use crate::crypto::random::Chance;
 use crate::crypto::seal::{self, Suite, TAG};
+use crate::time::Wall;
 use crate::wire::addrs::{ADDRS, Addrs};
 use crate::wire::cell::MAX_HOPS;
 use crate::wire::codec::{Malformed, Reader, Writer};
 use crate::wire::contact::onion_tag;
 use crate::wire::id::{PathId, RelayId};
+use core::time::Duration;
 use zeroize::Zeroizing;
 
 /// A lease's random token, by which a caller's path is joined to a service's, in bytes.
@@ -23,10 +25,17 @@ pub const RECORD: usize = 4 + CIPHERTEXT + HEADER + TAG + TAG;
 pub const RIDER: usize = 2560;
 /// A whole build, whatever the number of hops, in bytes.
 pub const BUILD: usize = MAX_HOPS * RECORD + RIDER;
-/// What one hop adds to a reply: status ‖ ciphertext ‖ tag, in bytes.
-pub const REPLY_SLOT: usize = 1 + CIPHERTEXT + TAG;
+/// What makes the key of each reply its own, in bytes.
+pub const SALT: usize = 16;
+/// What one hop adds to a reply: salt ‖ status ‖ ciphertext ‖ tag, in bytes.
+pub const REPLY_SLOT: usize = SALT + 1 + CIPHERTEXT + TAG;
 /// A whole reply, whatever the number of hops, in bytes.
 pub const REPLY: usize = MAX_HOPS * REPLY_SLOT;
+
+/// Lifetimes are told in whole steps of this.
+pub const LIFETIME_STEP: Duration = Duration::from_secs(300);
+/// Times are told in whole steps of so many minutes.
+pub const MINUTE_STEP: u64 = 5;
 
 /// What a path's last hop is to do with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,9 +57,9 @@ pub struct Header {
     pub next: Option<(RelayId, Addrs, PathId)>,
     /// The path's name on the link it came by.
     pub back: PathId,
-    /// How long the path lives, in seconds.
+    /// How long the hop is to be kept, in seconds, as [`told_lifetime`] says it.
     pub lifetime: u16,
-    /// The client's wall clock, in whole minutes.
+    /// The client's wall clock in minutes, as [`told_minute`] says it.
     pub minute: u32,
     /// How many layers end at or behind this hop; the pivot is 1.
     pub depth: u8,
@@ -101,6 +110,19 @@ impl Header {
     }
 }
 
+/// A path's lifetime as all its hops are told it: rounded up, since it is the same for all of them and an odd number of
+/// seconds would tell two of them that they are on one path. The client ends the path earlier itself.
+pub fn told_lifetime(lifetime: Duration) -> u16 {
+    let steps = lifetime.as_millis().div_ceil(LIFETIME_STEP.as_millis());
+    (steps * u128::from(LIFETIME_STEP.as_secs())).min(u16::MAX.into()) as u16
+}
+
+/// The wall clock as all hops are told it: to the nearest five minutes, so that only clocks that are far off differ from
+/// everybody's.
+pub fn told_minute(wall: Wall) -> u32 {
+    ((wall.secs() / 60 + MINUTE_STEP / 2) / MINUTE_STEP * MINUTE_STEP) as u32
+}
+
 /// What both ends of a record share once it is sealed or opened.
 #[derive(Clone)]
 pub struct Opening {
@@ -119,6 +141,10 @@ impl Opening {
         let transcript = kdf::digest("hop", &[&self.transcript, &relay.0, ciphertext]);
         let master = kdf::extract(&transcript, &[self.shared.as_slice(), ephemeral.as_slice()]);
         [kdf::expand(&master, "layer forward", &[]), kdf::expand(&master, "layer backward", &[])]
+    }
+
+    fn reply_key(&self, salt: &[u8; SALT]) -> Shared {
+        kdf::expand(&self.shared, "reply salt", &[salt])
     }
 }
 
@@ -214,15 +240,18 @@ pub fn seal_reply(
         let len = inside.min(deeper.len());
         reply[1 + CIPHERTEXT..1 + CIPHERTEXT + len].copy_from_slice(&deeper[..len]);
     }
-    seal::once(&opening.shared, "build reply", &opening.transcript, &mut reply);
+    // A build may come again after our replay cache is gone: the salt sees to it that no key seals two replies.
+    let salt: [u8; SALT] = chance.bytes();
+    seal::once(&opening.reply_key(&salt), "build reply", &opening.transcript, &mut reply);
+    reply.splice(..0, salt);
     pad(&mut reply, REPLY, chance);
     reply
 }
 
 /// Opens a hop's reply: its verdict, its ciphertext, and the deeper reply. `None` when it is not this hop's.
 pub fn open_reply(opening: &Opening, depth: u8, reply: &[u8]) -> Option<(Status, Box<[u8; CIPHERTEXT]>, Vec<u8>)> {
-    let sealed = reply.get(..usize::from(depth) * REPLY_SLOT)?;
-    let plain = seal::open_once(&opening.shared, "build reply", &opening.transcript, sealed)?;
+    let (salt, sealed) = reply.get(..usize::from(depth) * REPLY_SLOT)?.split_first_chunk::<SALT>()?;
+    let plain = seal::open_once(&opening.reply_key(salt), "build reply", &opening.transcript, sealed)?;
     let mut reader = Reader::new(&plain);
     let status = *STATUSES.get(usize::from(reader.u8().ok()?))?;
     let ciphertext = Box::new(reader.array().ok()?);
@@ -258,7 +287,7 @@ mod tests {
     /// Spec chapter 50 prints these numbers.
     #[test]
     fn the_sizes_of_the_spec() {
-        assert_eq!((HEADER, RECORD, BUILD, REPLY_SLOT, REPLY), (1305, 2461, 12404, 1137, 4548));
+        assert_eq!((HEADER, RECORD, BUILD, REPLY_SLOT, REPLY), (1305, 2461, 12404, 1153, 4612));
     }
 
     #[test]
@@ -293,6 +322,40 @@ mod tests {
             let (status, ciphertext, deeper) = open_reply(opening, 4 - i as u8, &reply).unwrap();
             assert_eq!((status, ciphertext[5]), (Status::Accepted, i as u8));
             reply = deeper;
+        }
+    }
+
+    /// After a restart a relay may be shown a build it has opened before: the one who keeps both replies must learn
+    /// nothing from them.
+    #[test]
+    fn two_replies_to_one_build_share_no_key() {
+        let mut chance = Chance::new([3; 32]);
+        let secret = Secret::generate(&mut chance);
+        let (mut body, ours) = seal_record(secret.public(), &header(1, &secret), &[1; RIDER], &mut chance).unwrap();
+        pad(&mut body, BUILD, &mut chance);
+        let (_, _, theirs) = open_record(&secret, &body).unwrap();
+        let ciphertext = [7; CIPHERTEXT];
+        let mut reply = || seal_reply(&theirs, 1, Status::Accepted, Some((&ciphertext, &[])), &mut chance);
+        let (one, other) = (reply(), reply());
+        assert!(one != other, "what is said twice looks the same twice");
+        let same = one.iter().zip(&other).filter(|(a, b)| a == b).count();
+        assert!(same < REPLY / 20, "{same} bytes of two replies are equal: one key sealed both");
+        for reply in [one, other] {
+            assert_eq!(open_reply(&ours, 1, &reply).unwrap().1[..], ciphertext);
+        }
+    }
+
+    /// All hops of a path are told the same; so must all paths that begin within some minutes be.
+    #[test]
+    fn what_all_hops_are_told_is_what_everybody_says() {
+        let lifetimes: std::collections::BTreeSet<u16> =
+            (960_000..=1_200_000).step_by(777).map(|ms| told_lifetime(Duration::from_millis(ms))).collect();
+        assert_eq!(lifetimes.into_iter().collect::<Vec<_>>(), [1200]);
+        assert_eq!(told_lifetime(Duration::from_secs(1201)), 1500);
+        let now = Wall::from_secs(1_767_225_600 + 5 * 60);
+        for off in [0, 60, 119] {
+            assert_eq!(told_minute(now.plus(Duration::from_secs(off))), told_minute(now));
+            assert_eq!(told_minute(Wall::from_secs(now.secs() - off)), told_minute(now));
         }
     }
 

@@ -1,6 +1,6 @@
 //! A relay's contact: where it listens and which onion key it opens builds with, signed by itself. A contact is bytes
 //! until it is verified; only [`Contact`], which [`Contact::verify`] alone can make, enters the netdb. Neighbours:
-//! `registry` says whether the signer is a relay at all, `netdb::contacts` keeps them.
+//! `registry` says whether the signer is a relay at all, `netdb` keeps them.
 
 use crate::crypto::exchange;
 use crate::crypto::key::{self, Identity, SIGNATURE};

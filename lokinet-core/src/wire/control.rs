@@ -1,6 +1,6 @@
 //! Control messages between a client and a hop of its own path: what the bodies of `Control` layers say once their
 //! fragments are together. The client asks, the hop answers under the same message number; a hop may also tell without
-//! being asked. Neighbours: `fragment` carries them, `path::live` and `transit::serve` are the two ends.
+//! being asked. Neighbours: `fragment` carries them, `path::live` and `transit` are the two ends.
 
 use crate::wire::codec::{Malformed, Reader, Writer};
 use crate::wire::contact::CONTACT;

@@ -3,8 +3,7 @@
 //! address is adjusted by the difference (RFC 1624) and never made anew: so a packet broken before or behind us stays
 //! visibly broken, fragments keep the checksum of the whole they belong to, and nothing has to read the payload.
 //! Packets whose checksum the kernel left partial (offload) pass through [`finish_checksum`] first.
-//! Neighbours: `layout` finds the fields and refuses what does not fit, `checksum` adjusts, `batch` carries the result,
-//! `flow::icmp` answers refused packets.
+//! Neighbours: `layout` finds the fields and refuses what does not fit, `checksum` adjusts, `batch` carries the result.
 
 pub mod checksum;
 mod layout;

@@ -127,6 +127,11 @@ impl Registry {
         self.relays.get(id).map(|(operator, _)| *operator)
     }
 
+    /// The address hint of a listed relay; empty for most.
+    pub fn hint(&self, id: &RelayId) -> Option<Addrs> {
+        self.relays.get(id).map(|(_, hint)| *hint)
+    }
+
     /// All listed relays, by id, with their address hints.
     pub fn relays(&self) -> impl Iterator<Item = (&RelayId, &Addrs)> {
         self.relays.iter().map(|(id, (_, hint))| (id, hint))

@@ -312,10 +312,9 @@ impl World {
             dial,
             peer: other.key,
             role: if side == 0 { Role::Initiator } else { Role::Responder },
-            exporter: *exporter,
+            exporter: (*exporter).into(),
             suite: *suite,
             remote: self.hosts[whom].addr,
-            mtu: 1472,
         };
         self.tell(host, Some(whom), "link up", 0, 0);
         if self.eyes.open && side == 0 {

@@ -2,13 +2,14 @@
 //! seed and their numbers alone. The only place that makes real nodes. Neighbours: `world` houses them.
 
 use super::machine::{Birth, Machine};
-use super::{Event, World};
+use super::{BEGINNING, Event, World};
 use core::time::Duration;
 use ed25519_dalek::SigningKey;
 use lokinet_core::crypto::key::Identity;
 use lokinet_core::flow::lease::Range;
 use lokinet_core::node::Node;
 use lokinet_core::node::config::{self, ClientConfig, Config, RelayConfig};
+use lokinet_core::node::io::Input;
 use lokinet_core::time::Wall;
 use lokinet_core::wire::addrs::Addrs;
 use lokinet_core::wire::contact::NetId;
@@ -106,6 +107,16 @@ impl World {
         }
     }
 
+    /// The authority publishes a new edition of the registry, in which these relays are listed, and every living node
+    /// is given it. It counts from the beginning, for so long.
+    pub fn publish_registry(&mut self, serial: u64, relays: &[&str], lasts: Duration) {
+        let listed: Vec<RelayId> = relays.iter().filter_map(|name| self.key(name)).collect();
+        let registry = registry_of(&self.seed_of("authority"), serial, &listed, BEGINNING.plus(lasts), BEGINNING);
+        for id in 0..self.hosts.len() {
+            self.feed(id, Input::Registry(registry.clone()));
+        }
+    }
+
     /// Lets time pass until every living node of the town is ready and every service has published, each in the life
     /// it lives now, at most `patience`; whether it came to that.
     pub fn awake(&mut self, patience: Duration) -> bool {
@@ -157,16 +168,22 @@ fn key_of(seed: &[u8; 32]) -> RelayId {
     RelayId(SigningKey::from_bytes(seed).verifying_key().to_bytes())
 }
 
+/// A registry, signed long ago and verified now.
+fn registry_of(authority: &[u8; 32], serial: u64, relays: &[RelayId], until: Wall, now: Wall) -> Registry {
+    let netid = NetId::new(NETID).expect("a short name");
+    let authority = Identity::from_seed(authority);
+    let listings: Vec<Listing> =
+        relays.iter().map(|id| Listing { id: *id, operator: 0, hint: Addrs::default() }).collect();
+    let signed = registry::sign(netid, serial, Wall::from_secs(1), until, &listings, core::slice::from_ref(&authority));
+    Registry::verify(signed, netid, &[authority.public()], 1, now).expect("just signed")
+}
+
 /// Makes the node: configuration from its papers, chance, clocks and disk from its birth.
 pub fn bear(papers: &Papers, birth: Birth) -> Node {
     let netid = NetId::new(NETID).expect("a short name");
-    let authority = Identity::from_seed(&papers.authority);
-    let listings: Vec<Listing> =
-        papers.registry.iter().map(|id| Listing { id: *id, operator: 0, hint: Addrs::default() }).collect();
-    // Signed once, long ago and for long: scenarios that jump clocks stay inside.
-    let (from, until) = (Wall::from_secs(1), Wall::from_secs(u32::MAX.into()));
-    let signed = registry::sign(netid, 1, from, until, &listings, core::slice::from_ref(&authority));
-    let registry = Registry::verify(signed, netid, &[authority.public()], 1, birth.now.wall).expect("just signed");
+    // For long: scenarios that jump clocks stay inside.
+    let until = Wall::from_secs(u32::MAX.into());
+    let registry = registry_of(&papers.authority, 1, &papers.registry, until, birth.now.wall);
     // A client's identity is as fresh as its chance; a service's is its keyfile.
     let seed = papers.identity.clone().unwrap_or_else(|| Zeroizing::new(birth.seed.map(|byte| !byte)));
     let identity = Identity::from_seed(&seed);
@@ -189,5 +206,5 @@ pub fn bear(papers: &Papers, birth: Birth) -> Node {
     };
     let config =
         Config { netid, private: true, registry, bootstraps: birth.bootstraps, saved: birth.saved, aes: true, trade };
-    Node::new(config, birth.seed, birth.now)
+    Node::new(config, birth.seed.into(), birth.now)
 }

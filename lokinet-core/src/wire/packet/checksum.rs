@@ -1,5 +1,5 @@
 //! The Internet checksum, and how it moves when some of the bytes it covers are replaced (RFC 1624, equation 3).
-//! Neighbours: `packet` replaces addresses, `flow::icmp` makes whole new messages.
+//! Neighbours: `packet` replaces addresses, `layout` finds where the sums lie.
 
 use super::Refused;
 use core::ops::Add;
