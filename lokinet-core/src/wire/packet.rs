@@ -7,12 +7,14 @@
 //! `flow::icmp` answers refused packets.
 
 pub mod checksum;
+pub mod coalesce;
 mod layout;
+pub mod segment;
 #[cfg(test)]
 mod tests;
 
 use crate::wire::address::twin;
-use crate::wire::batch::Packets;
+use crate::wire::batch::{Packets, Shape};
 pub use checksum::finish_checksum;
 use checksum::{Shift, apply, replace};
 pub use layout::EXTENSIONS_MAX;
@@ -197,13 +199,7 @@ impl<'a> View<'a> {
 /// # Errors
 /// Why it cannot be sent.
 pub fn strip(packet: &mut [u8], out: &mut Vec<u8>) -> Result<(), Refused> {
-    let layout = lay_out(packet, Part::Whole)?;
-    match (source(packet), destination(packet)) {
-        (Some(from), _) if !is_unicast(from) => return Err(Refused::Source),
-        (_, Some(to)) if !is_unicast(to) => return Err(Refused::Destination),
-        (Some(_), Some(_)) => {}
-        _ => return Err(Refused::Short),
-    }
+    let layout = lay_out_ours(packet)?;
     match layout.version {
         Version::V4 => readdress(packet, &layout, &[0; 4], &[0; 4]),
         Version::V6 => readdress(packet, &layout, &[0; 16], &[0; 16]),
@@ -212,6 +208,17 @@ pub fn strip(packet: &mut [u8], out: &mut Vec<u8>) -> Result<(), Refused> {
     out.extend_from_slice(packet.get(..at).ok_or(Refused::Short)?);
     out.extend_from_slice(packet.get(at + addresses..).ok_or(Refused::Short)?);
     Ok(())
+}
+
+/// Measures a packet that a program of ours sends.
+fn lay_out_ours(packet: &[u8]) -> Result<Layout, Refused> {
+    let layout = lay_out(packet, Part::Whole)?;
+    match (source(packet), destination(packet)) {
+        (Some(from), _) if !is_unicast(from) => Err(Refused::Source),
+        (_, Some(to)) if !is_unicast(to) => Err(Refused::Destination),
+        (Some(_), Some(_)) => Ok(layout),
+        _ => Err(Refused::Short),
+    }
 }
 
 /// Whether the tunnel carries packets between this address and another one.
@@ -225,11 +232,14 @@ fn is_unicast(address: IpAddr) -> bool {
 }
 
 /// Puts a stripped packet back together between `src` and `dst` (or their twins over `base6`) and appends it to `out`.
+/// A `partial` one came without its transport checksum (`segment`): it gets the sum of its new pseudo-header, which is
+/// what a TUN device with offload wants and [`complete`] starts from.
 ///
 /// # Errors
 /// Why it cannot be delivered; nothing is appended then.
 pub fn restore(
     stripped: &[u8],
+    partial: bool,
     src: Ipv4Addr,
     dst: Ipv4Addr,
     base6: Option<Ipv6Addr>,
@@ -245,7 +255,14 @@ pub fn restore(
     out.push_with(whole, |packet| {
         packet[..at].copy_from_slice(head);
         packet[at + addresses..].copy_from_slice(tail);
-        let layout = lay_out(packet, Part::Whole)?;
+        let mut layout = lay_out(packet, Part::Whole)?;
+        let field = layout.checksum;
+        if partial {
+            if !matches!(layout.protocol, TCP | UDP) {
+                return Err(Refused::Transport);
+            }
+            layout.checksum = None;
+        }
         match (version, base6) {
             (Version::V4, _) => readdress(packet, &layout, &src.octets(), &dst.octets()),
             (Version::V6, Some(base)) => {
@@ -253,8 +270,31 @@ pub fn restore(
             }
             (Version::V6, None) => return Err(Refused::NoIpv6),
         }
+        if let (true, Some(field), Some(transport)) = (partial, field, layout.transport) {
+            let sum = checksum::pseudo(&packet[at..at + addresses], layout.protocol, whole - transport);
+            packet[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        }
         Ok(whole)
-    })
+    })?;
+    out.shape_last(Shape { partial, segment: 0 });
+    Ok(())
+}
+
+/// Where the cover of a TCP or UDP checksum begins and where in it the field lies: virtio's `csum_start` and
+/// `csum_offset`.
+pub fn checksum_place(packet: &[u8]) -> Option<(usize, usize)> {
+    let layout = lay_out(packet, Part::Whole).ok()?;
+    let (start, field) = (layout.transport?, layout.checksum?);
+    matches!(layout.protocol, TCP | UDP).then_some((start, field - start))
+}
+
+/// Completes the checksum of a packet that has only its pseudo-header's sum.
+///
+/// # Errors
+/// It has none that could be completed.
+pub fn complete(packet: &mut [u8]) -> Result<(), Refused> {
+    let (start, offset) = checksum_place(packet).ok_or(Refused::Transport)?;
+    finish_checksum(packet, start, offset)
 }
 
 /// Writes other addresses over those in a packet and mends every checksum that covers them. The quote of an ICMP error
