@@ -24,6 +24,7 @@ use crate::wire::control::Tell;
 use crate::wire::fragment::{Assembler, Fragment};
 use crate::wire::id::{CallerId, RelayId, SessionId};
 use crate::wire::introset::Lease;
+use crate::wire::packet::Stripped;
 use crate::wire::session::{self, Frame, HELLO, WELCOME};
 use call::Call;
 use convo::{Convo, Route};
@@ -211,8 +212,8 @@ impl Sessions {
     }
 
     /// Sends an IP packet without its addresses: at the end of the batch, or when the call it starts succeeds.
-    pub fn send(&mut self, remote: Remote, packet: &[u8], road: &mut Road<'_>) -> bool {
-        if packet.len() > PACKET_MAX {
+    pub fn send(&mut self, remote: Remote, packet: Stripped<'_>, road: &mut Road<'_>) -> bool {
+        if packet.bytes.len() > PACKET_MAX {
             return false;
         }
         if let Some(id) = self.by_remote.get(&remote).copied() {
@@ -237,7 +238,12 @@ impl Sessions {
     }
 
     /// A `Data` body came up a path; `deliver` gets each IP packet in it.
-    pub fn arrived(&mut self, arrived: Arrived<'_>, road: &mut Road<'_>, deliver: &mut impl FnMut(Remote, &[u8])) {
+    pub fn arrived(
+        &mut self,
+        arrived: Arrived<'_>,
+        road: &mut Road<'_>,
+        deliver: &mut impl FnMut(Remote, Stripped<'_>),
+    ) {
         let Arrived { path, body } = arrived;
         let Ok((caller, id, _)) = session::header(body) else { return };
         if id.0 == 0 {
@@ -376,8 +382,9 @@ impl Sessions {
         }
         self.succeed(remote, session, road.now.mono);
         self.actions.push(Action::Open(remote));
-        for packet in queued {
-            self.send(remote, &packet, road);
+        for (bytes, partial) in &queued {
+            let packet = Stripped { bytes, partial: *partial };
+            self.send(remote, packet, road);
         }
         // Even with nothing to say: the service believes in us once it has opened a cell of ours.
         if let Some(convo) = self.convos.get_mut(&session)

@@ -18,6 +18,7 @@ pub struct Shape {
 /// IP packets, one after another in one buffer.
 #[derive(Default)]
 pub struct Packets {
+    /// Never shrinks, so that its memory is cleared once and not for every packet.
     bytes: Vec<u8>,
     ends: Vec<usize>,
     shapes: Vec<Shape>,
@@ -26,16 +27,12 @@ pub struct Packets {
 impl Packets {
     /// An empty batch that has reserved its memory.
     pub fn new() -> Packets {
-        Packets {
-            bytes: Vec::with_capacity(BATCH_BYTES),
-            ends: Vec::with_capacity(256),
-            shapes: Vec::with_capacity(256),
-        }
+        Packets { bytes: vec![0; BATCH_BYTES], ends: Vec::with_capacity(256), shapes: Vec::with_capacity(256) }
     }
 
     /// Whether another packet of 64 KiB would no longer fit.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() + 65536 > BATCH_BYTES
+        self.used() + 65536 > BATCH_BYTES
     }
 
     /// How many packets are in it.
@@ -50,38 +47,40 @@ impl Packets {
 
     /// Forgets all packets and keeps the memory.
     pub fn clear(&mut self) {
-        self.bytes.clear();
         self.ends.clear();
         self.shapes.clear();
     }
 
     /// Appends a copy of one packet.
     pub fn push(&mut self, packet: &[u8]) {
-        self.bytes.extend_from_slice(packet);
-        self.ends.push(self.bytes.len());
-        self.shapes.push(Shape::default());
+        let copied: Result<(), core::convert::Infallible> = self.push_with(packet.len(), |room| {
+            room.copy_from_slice(packet);
+            Ok(packet.len())
+        });
+        match copied {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
     }
 
-    /// Appends one packet written in place: `write` gets a zeroed buffer of `room` bytes and says how many it used;
-    /// on an error nothing is appended.
+    fn used(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Appends one packet written in place: `write` gets a buffer of `room` bytes, in which anything may stand, and says
+    /// how many it used; on an error nothing is appended.
     ///
     /// # Errors
     /// Whatever `write` returned.
     pub fn push_with<E>(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<(), E> {
-        let start = self.bytes.len();
-        self.bytes.resize(start + room, 0);
-        match write(&mut self.bytes[start..]) {
-            Ok(used) => {
-                self.bytes.truncate(start + used.min(room));
-                self.ends.push(self.bytes.len());
-                self.shapes.push(Shape::default());
-                Ok(())
-            }
-            Err(error) => {
-                self.bytes.truncate(start);
-                Err(error)
-            }
+        let start = self.used();
+        if self.bytes.len() < start + room {
+            self.bytes.resize(start + room, 0);
         }
+        let used = write(&mut self.bytes[start..start + room])?;
+        self.ends.push(start + used.min(room));
+        self.shapes.push(Shape::default());
+        Ok(())
     }
 
     /// Says what the packet appended last lacks.

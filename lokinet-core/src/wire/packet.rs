@@ -104,6 +104,15 @@ impl Refused {
     }
 }
 
+/// An IP packet without its addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stripped<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Whether its transport checksum was left out too.
+    pub partial: bool,
+}
+
 /// Where a packet says it comes from.
 pub fn source(packet: &[u8]) -> Option<IpAddr> {
     address(packet, 0)
@@ -238,8 +247,7 @@ fn is_unicast(address: IpAddr) -> bool {
 /// # Errors
 /// Why it cannot be delivered; nothing is appended then.
 pub fn restore(
-    stripped: &[u8],
-    partial: bool,
+    Stripped { bytes: stripped, partial }: Stripped<'_>,
     src: Ipv4Addr,
     dst: Ipv4Addr,
     base6: Option<Ipv6Addr>,
@@ -254,6 +262,7 @@ pub fn restore(
     }
     out.push_with(whole, |packet| {
         packet[..at].copy_from_slice(head);
+        packet[at..at + addresses].fill(0); // what the checksums were adjusted to
         packet[at + addresses..].copy_from_slice(tail);
         let mut layout = lay_out(packet, Part::Whole)?;
         let field = layout.checksum;

@@ -45,11 +45,12 @@ struct Seen {
     push: bool,
 }
 
-/// Goes through a batch: each run of at least two packets, and each packet that stands alone, in order.
-pub fn runs(packets: &Packets, mut each: impl FnMut(Result<Run, usize>)) {
+/// Goes through a batch: each run of at least two packets, and each packet that stands alone, in order. UDP is joined
+/// only where the kernel takes it (`udp`).
+pub fn runs(packets: &Packets, udp: bool, mut each: impl FnMut(Result<Run, usize>)) {
     let mut at = 0;
     while at < packets.len() {
-        let first = look(packets, at);
+        let first = look(packets, at).filter(|seen| seen.tcp || udp);
         let end = first.map_or(at + 1, |first| extend(packets, at, first));
         match first {
             Some(seen) if end > at + 1 => each(Ok(Run {
@@ -116,15 +117,7 @@ fn look(packets: &Packets, index: usize) -> Option<Seen> {
     let flags = if tcp { *body.get(13)? } else { ACK };
     let sequence = if tcp { u32::from_be_bytes(body.get(4..8)?.try_into().ok()?) } else { 0 };
     let plain = flags & !PUSH == ACK && length >= 8;
-    plain.then_some(Seen {
-        v6,
-        tcp,
-        transport,
-        header: transport + length,
-        payload,
-        sequence,
-        push: flags & PUSH != 0,
-    })
+    plain.then_some(Seen { v6, tcp, transport, header: transport + length, payload, sequence, push: flags & PUSH != 0 })
 }
 
 /// Whether two packets' headers differ only in what differs between pieces of one super-packet.
@@ -137,8 +130,11 @@ fn alike(a: &[u8], b: &[u8], first: &Seen, next: &Seen) -> bool {
     // Length, identification and header checksum differ in IPv4; the length in IPv6.
     let ip = if first.v6 { same(0..4) && same(6..t) } else { same(0..2) && same(6..V4_CHECKSUM_AT) && same(12..t) };
     // Sequence, push flag and checksum differ in TCP; length and checksum in UDP.
-    let transport =
-        if first.tcp { same(t..t + 4) && same(t + 8..t + 13) && same(t + 14..t + 16) && same(t + 18..first.header) } else { same(t..t + 4) };
+    let transport = if first.tcp {
+        same(t..t + 4) && same(t + 8..t + 13) && same(t + 14..t + 16) && same(t + 18..first.header)
+    } else {
+        same(t..t + 4)
+    };
     ip && transport
 }
 

@@ -122,7 +122,7 @@ fn strip_copy(packet: &[u8]) -> Result<Vec<u8>, Refused> {
 
 fn restore_one(stripped: &[u8], src: Ipv4Addr, dst: Ipv4Addr) -> Result<Vec<u8>, Refused> {
     let mut out = Packets::new();
-    let result = restore(stripped, src, dst, Some(BASE.parse().unwrap()), &mut out);
+    let result = restore(Stripped { bytes: stripped, partial: false }, src, dst, Some(BASE.parse().unwrap()), &mut out);
     assert_eq!(out.len(), usize::from(result.is_ok()));
     result.map(|()| out.packet(0).to_vec())
 }
@@ -404,7 +404,10 @@ fn what_is_refused_and_why() {
     assert_eq!(strip_copy(&to_all).unwrap_err(), Refused::Destination);
 
     let stripped = strip_copy(&v6_header(a6, b6, 59, 0)).unwrap();
-    assert_eq!(restore(&stripped, a, b, None, &mut Packets::new()), Err(Refused::NoIpv6));
+    assert_eq!(
+        restore(Stripped { bytes: &stripped, partial: false }, a, b, None, &mut Packets::new()),
+        Err(Refused::NoIpv6)
+    );
 }
 
 #[test]
