@@ -2,9 +2,9 @@
 //! writes those of its own leases, also into the packet that an ICMP error quotes. Every checksum that covers an
 //! address is adjusted by the difference (RFC 1624) and never made anew: so a packet broken before or behind us stays
 //! visibly broken, fragments keep the checksum of the whole they belong to, and nothing has to read the payload.
-//! Packets whose checksum the kernel left partial (offload) pass through [`finish_checksum`] first.
-//! Neighbours: `layout` finds the fields and refuses what does not fit, `checksum` adjusts, `batch` carries the result,
-//! `flow::icmp` answers refused packets.
+//! Where a kernel left the checksum to its network card (offload), there is none to adjust: such packets travel without.
+//! Neighbours: `layout` finds the fields and refuses what does not fit, `checksum` adjusts, `segment` cuts super-packets
+//! and `coalesce` joins them, `batch` carries the result, `flow::icmp` answers refused packets.
 
 pub mod checksum;
 pub mod coalesce;
@@ -81,6 +81,8 @@ pub enum Refused {
     Destination,
     /// It is IPv6 and we have none.
     NoIpv6,
+    /// It is to be cut into more pieces than [`segment::PIECES_MAX`].
+    Pieces,
 }
 
 impl Refused {
@@ -100,6 +102,7 @@ impl Refused {
             Refused::Source => "packet-source",
             Refused::Destination => "packet-destination",
             Refused::NoIpv6 => "packet-no-ipv6",
+            Refused::Pieces => "packet-pieces",
         }
     }
 }
@@ -265,12 +268,12 @@ pub fn restore(
         packet[at..at + addresses].fill(0); // what the checksums were adjusted to
         packet[at + addresses..].copy_from_slice(tail);
         let mut layout = lay_out(packet, Part::Whole)?;
-        let field = layout.checksum;
+        let left_out = match partial {
+            true => Some(layout.offloadable().ok_or(Refused::Transport)?),
+            false => None,
+        };
         if partial {
-            if !matches!(layout.protocol, TCP | UDP) {
-                return Err(Refused::Transport);
-            }
-            layout.checksum = None;
+            layout.checksum = None; // there is none to be mended
         }
         match (version, base6) {
             (Version::V4, _) => readdress(packet, &layout, &src.octets(), &dst.octets()),
@@ -279,7 +282,7 @@ pub fn restore(
             }
             (Version::V6, None) => return Err(Refused::NoIpv6),
         }
-        if let (true, Some(field), Some(transport)) = (partial, field, layout.transport) {
+        if let Some((transport, field)) = left_out {
             let sum = checksum::pseudo(&packet[at..at + addresses], layout.protocol, whole - transport);
             packet[field..field + 2].copy_from_slice(&sum.to_be_bytes());
         }
@@ -290,11 +293,10 @@ pub fn restore(
 }
 
 /// Where the cover of a TCP or UDP checksum begins and where in it the field lies: virtio's `csum_start` and
-/// `csum_offset`.
+/// `csum_offset`. `None` for fragments, whose checksum covers more than they hold.
 pub fn checksum_place(packet: &[u8]) -> Option<(usize, usize)> {
-    let layout = lay_out(packet, Part::Whole).ok()?;
-    let (start, field) = (layout.transport?, layout.checksum?);
-    matches!(layout.protocol, TCP | UDP).then_some((start, field - start))
+    let (start, field) = lay_out(packet, Part::Whole).ok()?.offloadable()?;
+    Some((start, field - start))
 }
 
 /// Completes the checksum of a packet that has only its pseudo-header's sum.

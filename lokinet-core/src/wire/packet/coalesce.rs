@@ -4,7 +4,7 @@
 
 use super::checksum::{checksum, pseudo};
 use super::{TCP, UDP, V4_ADDRESSES, V4_AT, V4_CHECKSUM_AT, V4_HEADER, V6_ADDRESSES, V6_AT, V6_HEADER};
-use crate::wire::batch::Packets;
+use crate::wire::batch::{Packets, Shape};
 use core::ops::Range;
 
 /// Most packets taken as one: a system call's pieces, and the kernel's limit of segments, are not far above.
@@ -12,6 +12,10 @@ pub const RUN_MAX: usize = 60;
 /// Longest header of a run: IPv6, and TCP with all its options.
 pub const HEADER_MAX: usize = V6_HEADER + 60;
 
+const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+/// In the byte that holds IPv4's flags and the upper bits of the fragment's offset.
+const DONT_FRAGMENT: u8 = 0x40;
 const ACK: u8 = 0x10;
 const PUSH: u8 = 0x08;
 
@@ -43,17 +47,26 @@ struct Seen {
     payload: usize,
     sequence: u32,
     push: bool,
+    /// The identification where it tells fragments apart: in IPv4 that may be fragmented (RFC 6864).
+    id: Option<u16>,
 }
 
-/// Goes through a batch: each run of at least two packets, and each packet that stands alone, in order. UDP is joined
-/// only where the kernel takes it (`udp`).
-pub fn runs(packets: &Packets, udp: bool, mut each: impl FnMut(Result<Run, usize>)) {
+/// What comes next in a batch.
+pub enum Next {
+    /// At least two packets that go as one.
+    Joined(Run),
+    /// A packet that stands alone, by its index.
+    Alone(usize),
+}
+
+/// Goes through a batch, each packet once and in order. UDP is joined only where the kernel takes it (`udp`).
+pub fn runs(packets: &Packets, udp: bool, mut each: impl FnMut(Next)) {
     let mut at = 0;
     while at < packets.len() {
         let first = look(packets, at).filter(|seen| seen.tcp || udp);
         let end = first.map_or(at + 1, |first| extend(packets, at, first));
         match first {
-            Some(seen) if end > at + 1 => each(Ok(Run {
+            Some(seen) if end > at + 1 => each(Next::Joined(Run {
                 packets: at..end,
                 header: seen.header,
                 segment: seen.payload,
@@ -62,7 +75,7 @@ pub fn runs(packets: &Packets, udp: bool, mut each: impl FnMut(Result<Run, usize
                 tcp: seen.tcp,
                 v6: seen.v6,
             })),
-            _ => each(Err(at)),
+            _ => each(Next::Alone(at)),
         }
         at = end;
     }
@@ -80,6 +93,7 @@ fn extend(packets: &Packets, at: usize, first: Seen) -> usize {
         sequence = sequence.wrapping_add(last.payload as u32);
         let continues = next.payload <= first.payload
             && (!next.tcp || next.sequence == sequence)
+            && next.id == first.id.map(|id| id.wrapping_add((end - at) as u16))
             && total + next.payload <= usize::from(u16::MAX)
             && alike(head, packets.get(end), &first, &next);
         if !continues {
@@ -93,31 +107,38 @@ fn extend(packets: &Packets, at: usize, first: Seen) -> usize {
 }
 
 /// A packet that may be part of a run: TCP data without flags that matter, or UDP; no options or extension headers in
-/// front of it, not a fragment, its checksum partial.
+/// front of it, not a fragment, its checksum partial. Its lengths are the other end's word, so they are checked.
 fn look(packets: &Packets, index: usize) -> Option<Seen> {
     let packet = packets.get(index);
-    if !packets.shape(index).partial {
+    if packets.shape(index) != (Shape { partial: true, segment: 0 }) {
         return None;
     }
-    let (v6, transport, protocol) = match packet.first()? {
+    let (v6, transport, protocol, id) = match *packet.first()? {
         0x45 => {
-            let whole = packet.get(6..8)?;
-            (false, V4_HEADER, (whole[0] & 0x3f == 0 && whole[1] == 0).then_some(packet.get(9).copied()?)?)
+            let &[id_high, id_low, flags, offset, _, protocol] = packet.get(4..10)? else { return None };
+            if flags & !DONT_FRAGMENT != 0 || offset != 0 {
+                return None;
+            }
+            let id = u16::from_be_bytes([id_high, id_low]);
+            (false, V4_HEADER, protocol, (flags & DONT_FRAGMENT == 0).then_some(id))
         }
-        first if first >> 4 == 6 => (true, V6_HEADER, packet.get(6).copied()?),
+        first if first >> 4 == 6 => (true, V6_HEADER, *packet.get(6)?, None),
         _ => return None,
     };
     let body = packet.get(transport..)?;
     let (tcp, length) = match protocol {
         TCP => (true, usize::from(body.get(12)? >> 4) * 4),
-        UDP => (false, 8),
+        UDP if body.get(4..6)? == (body.len() as u16).to_be_bytes() => (false, UDP_HEADER),
         _ => return None,
     };
+    if tcp && length < TCP_HEADER {
+        return None;
+    }
     let payload = body.len().checked_sub(length).filter(|payload| *payload > 0)?;
     let flags = if tcp { *body.get(13)? } else { ACK };
     let sequence = if tcp { u32::from_be_bytes(body.get(4..8)?.try_into().ok()?) } else { 0 };
-    let plain = flags & !PUSH == ACK && length >= 8;
-    plain.then_some(Seen { v6, tcp, transport, header: transport + length, payload, sequence, push: flags & PUSH != 0 })
+    let seen = Seen { v6, tcp, transport, header: transport + length, payload, sequence, push: flags & PUSH != 0, id };
+    (flags & !PUSH == ACK).then_some(seen)
 }
 
 /// Whether two packets' headers differ only in what differs between pieces of one super-packet.
@@ -127,7 +148,7 @@ fn alike(a: &[u8], b: &[u8], first: &Seen, next: &Seen) -> bool {
     }
     let same = |range: Range<usize>| a.get(range.clone()) == b.get(range);
     let t = first.transport;
-    // Length, identification and header checksum differ in IPv4; the length in IPv6.
+    // Length, identification (see `Seen`) and header checksum differ in IPv4; the length in IPv6.
     let ip = if first.v6 { same(0..4) && same(6..t) } else { same(0..2) && same(6..V4_CHECKSUM_AT) && same(12..t) };
     // Sequence, push flag and checksum differ in TCP; length and checksum in UDP.
     let transport = if first.tcp {

@@ -8,10 +8,15 @@ use super::layout::{Layout, Version};
 use super::{Refused, TCP, UDP, V4_CHECKSUM_AT, lay_out_ours};
 use crate::wire::batch::Shape;
 
+/// Most pieces one super-packet may make. 64 KiB in the smallest segments that TCP speaks are fewer, but for odd options;
+/// what asks for more asks for work.
+pub const PIECES_MAX: usize = 2048;
+
 const V4_ID_AT: usize = 4;
 const V4_LENGTH_AT: usize = 2;
 const V6_LENGTH_AT: usize = 4;
 const TCP_SEQUENCE_AT: usize = 4;
+const TCP_OFFSET_AT: usize = 12;
 const TCP_FLAGS_AT: usize = 13;
 const UDP_HEADER: usize = 8;
 const UDP_LENGTH_AT: usize = 4;
@@ -26,21 +31,23 @@ const REDUCED: u8 = 0x80;
 /// Why it cannot be sent; nothing has been given then.
 pub fn cut(packet: &[u8], shape: Shape, room: &mut Vec<u8>, mut each: impl FnMut(&[u8])) -> Result<(), Refused> {
     let layout = lay_out_ours(packet)?;
-    let (Some(transport), Some(field)) = (layout.transport, layout.checksum) else { return Err(Refused::Transport) };
+    let (transport, field) = layout.offloadable().ok_or(Refused::Transport)?;
     let header = match layout.protocol {
-        TCP => transport + usize::from(packet.get(transport + 12).ok_or(Refused::Transport)? >> 4) * 4,
-        UDP => transport + UDP_HEADER,
-        _ => return Err(Refused::Transport),
+        TCP => transport + usize::from(packet.get(transport + TCP_OFFSET_AT).ok_or(Refused::Transport)? >> 4) * 4,
+        _ => transport + UDP_HEADER,
     };
-    if header < field + 2 || header > packet.len() {
+    if header < field + 2 {
         return Err(Refused::Transport);
     }
-    let (head, payload) = packet.split_at(header);
+    let (head, payload) = packet.split_at_checked(header).ok_or(Refused::Transport)?;
     let size = match shape.segment {
         0 => payload.len().max(1),
         size => usize::from(size),
     };
     let count = payload.len().div_ceil(size).max(1);
+    if count > PIECES_MAX {
+        return Err(Refused::Pieces);
+    }
     let (at, addresses) = layout.version.addresses();
     for index in 0..count {
         let part = payload.get(index * size..payload.len().min((index + 1) * size)).unwrap_or_default();
