@@ -1,7 +1,7 @@
 //! The TUN device: the interface through which programs reach `.loki`. `raise` chooses name and addresses, makes the
 //! device and brings it up; the driver then moves packets by [`Device`]. Neighbours: `tun::device` speaks to
-//! `/dev/net/tun`, `tun::link` to the kernel's netlink, `tun::choice` picks what is free; `lokinet_core::driver` holds
-//! the device while the node lives.
+//! `/dev/net/tun` (`tun::outgoing` and `tun::offload` say what), `tun::link` to the kernel's netlink, `tun::choice` picks
+//! what is free; `lokinet_core::driver` holds the device while the node lives.
 //!
 //! No TUN crate: offload (`IFF_VNET_HDR`: one read brings many segments) needs the reads and writes to fill our own
 //! buffers, which the crates' interfaces do not allow.
@@ -10,6 +10,7 @@ mod choice;
 mod device;
 mod link;
 mod offload;
+mod outgoing;
 
 pub use choice::{MTU, NAME_MAX};
 pub use device::Device;

@@ -15,8 +15,19 @@ const UDP: u8 = 5;
 /// Beside one of the kinds: the flow speaks ECN.
 const ECN: u8 = 0x80;
 
+/// What a device takes beside plain packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Offload {
+    /// Nothing.
+    None,
+    /// Partial checksums and TCP super-packets.
+    Tcp,
+    /// And UDP super-packets (Linux 6.2).
+    TcpAndUdp,
+}
+
 /// What the header says.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Header {
     flags: u8,
     kind: u8,
@@ -74,5 +85,47 @@ impl Header {
             partial = false;
         }
         Some(Shape { partial, segment })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A TCP packet of 40 bytes over IPv4.
+    fn tcp() -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet.extend_from_slice(&[0, 1, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+        packet
+    }
+
+    fn shape(header: Header) -> Option<(Shape, bool)> {
+        let mut packet = tcp();
+        let shape = header.shape(&mut packet)?;
+        Some((shape, packet != tcp()))
+    }
+
+    #[test]
+    fn what_the_kernel_says_of_a_packet() {
+        let plain = Shape::default();
+        let partial = Header::partial(20, 16);
+        assert_eq!(shape(Header::default()), Some((plain, false)));
+        assert_eq!(shape(partial), Some((Shape { partial: true, segment: 0 }, false)));
+        let joined = Header { kind: TCP4 | ECN, segment: 1000, ..partial };
+        assert_eq!(shape(joined), Some((Shape { partial: true, segment: 1000 }, false)));
+        // A checksum where we know none is finished at once; in a packet that is to be cut it is nothing we asked for.
+        assert_eq!(shape(Header::partial(20, 14)), Some((plain, true)));
+        assert_eq!(shape(Header { offset: 14, ..joined }), None);
+        assert_eq!(shape(Header::partial(20, 19)), None, "beyond the end");
+        assert_eq!(shape(Header { segment: 0, ..joined }), None, "to be cut into nothing");
+        assert_eq!(shape(Header { flags: 0, ..joined }), None, "to be cut with a whole checksum");
+        assert_eq!(shape(Header { kind: 3, ..joined }), None, "UDP fragments");
+    }
+
+    #[test]
+    fn the_header_round_trips() {
+        let header = Header { flags: 1, kind: 4, header: 60, segment: 1220, start: 40, offset: 16 };
+        assert_eq!(Header::decode(&header.encode()), header);
     }
 }
