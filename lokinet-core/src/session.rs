@@ -382,9 +382,8 @@ impl Sessions {
         }
         self.succeed(remote, session, road.now.mono);
         self.actions.push(Action::Open(remote));
-        for (bytes, partial) in &queued {
-            let packet = Stripped { bytes, partial: *partial };
-            self.send(remote, packet, road);
+        for queued in &queued {
+            self.send(remote, queued.packet(), road);
         }
         // Even with nothing to say: the service believes in us once it has opened a cell of ours.
         if let Some(convo) = self.convos.get_mut(&session)

@@ -64,10 +64,23 @@ pub fn name_of(introset: &Introset) -> [u8; 32] {
     kdf::digest("handshake key", &[introset.handshake.as_slice()])
 }
 
+/// A packet that waits for the conversation to be open.
+pub struct Queued {
+    bytes: Vec<u8>,
+    partial: bool,
+}
+
+impl Queued {
+    /// The packet.
+    pub fn packet(&self) -> Stripped<'_> {
+        Stripped { bytes: &self.bytes, partial: self.partial }
+    }
+}
+
 /// A call under way.
 pub struct Call {
     began: Time,
-    queued: VecDeque<(Vec<u8>, bool)>,
+    queued: VecDeque<Queued>,
     ready: Option<Ready>,
     refreshes: u32,
 }
@@ -82,7 +95,7 @@ impl Call {
     pub fn queue(&mut self, packet: Stripped<'_>) -> bool {
         let room = self.queued.len() < QUEUE_MAX;
         if room {
-            self.queued.push_back((packet.bytes.to_vec(), packet.partial));
+            self.queued.push_back(Queued { bytes: packet.bytes.to_vec(), partial: packet.partial });
         }
         room
     }
@@ -187,7 +200,7 @@ impl Call {
     }
 
     /// What the conversation takes over: packets that wait, where the service can be met, and its handshake key's name.
-    pub fn finish(self) -> (VecDeque<(Vec<u8>, bool)>, Vec<Lease>, [u8; 32]) {
+    pub fn finish(self) -> (VecDeque<Queued>, Vec<Lease>, [u8; 32]) {
         let (leases, handshake) = self.ready.map(|ready| (ready.leases, ready.handshake)).unwrap_or_default();
         (self.queued, leases, handshake)
     }
