@@ -345,7 +345,7 @@ fn a_stream(own: IpAddr, remote: IpAddr) {
     assert_eq!((from.ip(), near.local_addr().unwrap().ip()), (remote, own));
     std::thread::scope(|scope| {
         for (here, there, seed) in [(&near, &far, 1), (&far, &near, 2)] {
-            let sent: Vec<u8> = (0..STREAM as u64).map(|at| (at * seed * 2_654_435_761 >> 16) as u8).collect();
+            let sent: Vec<u8> = (0..STREAM as u64).map(|at| ((at * seed * 2_654_435_761) >> 16) as u8).collect();
             let expected = sent.clone();
             scope.spawn(move || {
                 let mut here = here;

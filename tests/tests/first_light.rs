@@ -75,7 +75,7 @@ fn a_super_packet_arrives_as_the_datagrams_it_stands_for() {
     let ours = own_ip(&mut world, "service1");
     for (port, segment, count) in [(1u16, 1000u16, 40usize), (2, 1200, 50), (3, 90, 300)] {
         // The last one shorter.
-        let sent: Vec<u8> = (0..usize::from(segment) * count - 50).map(|at| (at * 31 >> 4) as u8).collect();
+        let sent: Vec<u8> = (0..usize::from(segment) * count - 50).map(|at| ((at * 31) >> 4) as u8).collect();
         let packet = packet::udp_unfinished((own, port), (theirs, 9), &sent);
         let before = world.finished("service1");
         world.send_shaped("client1", &packet, Shape { partial: true, segment });

@@ -257,7 +257,7 @@ mod tests {
         assert_eq!((frames(Size::Full), frames(Size::Small)), (1289, 233));
         assert!(FRAME + 1280 <= frames(Size::Full));
         assert_eq!((HELLO, WELCOME), (2480, 1160));
-        assert!(HELLO + 2 <= crate::wire::build::RIDER);
+        const { assert!(HELLO + 2 <= crate::wire::build::RIDER) };
     }
 
     #[test]

@@ -231,7 +231,7 @@ proptest! {
                 let mut packet = v6_header(src, dst, 60, 16 + part.len());
                 packet.extend_from_slice(&[44, 0, 1, 4, 0, 0, 0, 0]);
                 packet.extend_from_slice(&[protocol, 0]);
-                packet.extend_from_slice(&(offset * 8 | more).to_be_bytes());
+                packet.extend_from_slice(&((offset * 8) | more).to_be_bytes());
                 packet.extend_from_slice(&[1, 2, 3, 4]);
                 packet.extend_from_slice(part);
                 packet
