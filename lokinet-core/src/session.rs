@@ -25,6 +25,7 @@ use crate::wire::control::{Ask, Tell};
 use crate::wire::fragment::Assembler;
 use crate::wire::id::{CallerId, RelayId, SessionId};
 use crate::wire::introset::Lease;
+use crate::wire::packet::Stripped;
 use crate::wire::session::{self, Frame};
 use call::Call;
 use convo::{Convo, Route};
@@ -218,8 +219,8 @@ impl Sessions {
     }
 
     /// Sends an IP packet without its addresses: at the end of the batch, or when the call it starts succeeds.
-    pub fn send(&mut self, remote: Remote, packet: &[u8], road: &mut Road<'_>) -> bool {
-        if packet.len() > PACKET_MAX {
+    pub fn send(&mut self, remote: Remote, packet: Stripped<'_>, road: &mut Road<'_>) -> bool {
+        if packet.bytes.len() > PACKET_MAX {
             return false;
         }
         if let Some(id) = self.by_remote.get(&remote).copied() {

@@ -108,6 +108,8 @@ pub struct Network {
     pub ifaddr: Option<(Ipv4Addr, u8)>,
     /// What IPv6 twins are made over, its last 32 bits zero; `None` is no IPv6.
     pub ip6_base: Option<Ipv6Addr>,
+    /// Whether the interface may hand over super-packets.
+    pub offload: bool,
     /// Fixed addresses of services, within `ifaddr` where that is set; no key and no address twice.
     pub mapaddr: Vec<([u8; 32], Ipv4Addr)>,
     /// Service records.

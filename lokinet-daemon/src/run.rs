@@ -106,7 +106,12 @@ async fn raise(settings: &Settings) -> Outcome<Option<tun::Raised>> {
         return Ok(None);
     }
     notify::status("raising the TUN device");
-    let wish = tun::Wish { name: network.ifname.clone(), addr: network.ifaddr, base6: network.ip6_base };
+    let wish = tun::Wish {
+        name: network.ifname.clone(),
+        addr: network.ifaddr,
+        base6: network.ip6_base,
+        offload: network.offload,
+    };
     let raised = tun::raise(wish).await.map_err(|error| Trouble::new(error.to_string()))?;
     tracing::info!("{} is up: {}/{}", raised.name, raised.range.own(), raised.range.prefix());
     Ok(Some(raised))

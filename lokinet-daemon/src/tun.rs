@@ -1,14 +1,16 @@
 //! The TUN device: the interface through which programs reach `.loki`. `raise` chooses name and addresses, makes the
 //! device and brings it up; the driver then moves packets by [`Device`]. Neighbours: `tun::device` speaks to
-//! `/dev/net/tun`, `tun::link` to the kernel's netlink, `tun::choice` picks what is free; `lokinet_core::driver` holds
-//! the device while the node lives.
+//! `/dev/net/tun` (`tun::outgoing` and `tun::offload` say what), `tun::link` to the kernel's netlink, `tun::choice` picks
+//! what is free; `lokinet_core::driver` holds the device while the node lives.
 //!
 //! No TUN crate: offload (`IFF_VNET_HDR`: one read brings many segments) needs the reads and writes to fill our own
-//! buffers, which the crates' interfaces do not allow. It will fit behind [`Device`] as it is: a batch in, a batch out.
+//! buffers, which the crates' interfaces do not allow.
 
 mod choice;
 mod device;
 mod link;
+mod offload;
+mod outgoing;
 
 pub use choice::{MTU, NAME_MAX};
 pub use device::Device;
@@ -28,6 +30,8 @@ pub struct Wish {
     pub addr: Option<(Ipv4Addr, u8)>,
     /// What IPv6 twins are made over (`[network] ip6-range`); no IPv6 without it.
     pub base6: Option<Ipv6Addr>,
+    /// Whether super-packets may come (`[network] offload`), where the kernel has them.
+    pub offload: bool,
 }
 
 /// A device that is up. It, its addresses and its routes vanish when `device` is dropped, or the process killed.
@@ -119,7 +123,7 @@ async fn raise_with(kernel: &rtnetlink::Handle, file: File, wish: Wish) -> Resul
     let room = |base6| Range::new(own, prefix, base6).ok_or(TunError::Prefix { addr: own, prefix });
     let range = room(wish.base6)?;
     let name = make(&file, wish.name)?;
-    let device = Device::new(file);
+    let device = Device::new(file, wish.offload);
     let configured = link::configure(kernel, &name, &range).await;
     let has_v6 = configured.map_err(|(step, error)| TunError::Configure { step, name: name.clone(), error })?;
     let range = if has_v6 { range } else { room(None)? };

@@ -5,21 +5,25 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a lab fails by panicking, and speaks to who runs it")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use lokinet_core::driver::Tun;
 use lokinet_core::wire::batch::Packets;
+use lokinet_core::wire::packet::{self, Stripped, segment};
 use lokinet_daemon::tun::{MTU, Raised, TunError, Wish, raise};
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Somebody without rights, on every system.
 const NOBODY: u32 = 65534;
@@ -89,9 +93,12 @@ async fn scenarios() {
     without_rights();
     drop(first);
     assert!(!host.links().await.contains_key("lokitun0"), "dropped and gone");
+    for offload in [true, false] {
+        streams(&host, offload).await;
+    }
     killed(&host).await;
     without_ipv6(&host).await;
-    println!("tun: 7 scenarios ok");
+    println!("tun: 9 scenarios ok");
 }
 
 /// What the kernel says.
@@ -123,6 +130,16 @@ impl Host {
             (name, (link.header.index, link.header.flags.contains(LinkFlags::Up), mtu))
         };
         links.iter().map(line).collect()
+    }
+
+    /// Packets that the kernel took from an interface, joined ones counted once.
+    async fn taken(&self, name: &str) -> u64 {
+        let links: Vec<_> = self.0.link().get().match_name(name.to_owned()).execute().try_collect().await.unwrap();
+        let packets = links[0].attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(stats.rx_packets),
+            _ => None,
+        });
+        packets.unwrap()
     }
 
     /// `address/prefix` of an interface.
@@ -228,6 +245,147 @@ fn echo(packet: &[u8]) -> Option<Vec<u8>> {
     Some(back)
 }
 
+/// Bytes each end of a connection sends.
+const STREAM: usize = 4 << 20;
+
+/// A connection to an address behind the device comes back as one from it: so both its ends are here, and every packet
+/// goes through the device twice. Streams come through it intact in both directions, with offload and without.
+async fn streams(host: &Host, offload: bool) {
+    let mut raised = raise(Wish { offload, ..wish() }).await.unwrap();
+    host.receives("fd00::ac10:1".parse().unwrap()).await;
+    for (own, remote) in [("172.16.0.1", "172.16.200.7"), ("fd00::ac10:1", "fd00::ac10:c807")] {
+        let (own, remote): (IpAddr, IpAddr) = (own.parse().unwrap(), remote.parse().unwrap());
+        let before = host.taken(&raised.name).await;
+        let (mirrored, ()) = beside_a_mirror(&mut raised, || a_stream(own, remote));
+        let taken = host.taken(&raised.name).await - before;
+        assert!(mirrored.pieces as usize > 2 * STREAM / MTU as usize);
+        if offload {
+            assert!(mirrored.tcp_cut > 10, "the kernel joins: {mirrored:?}");
+            assert!(taken < mirrored.pieces / 2, "the device joins: {taken} of {mirrored:?}");
+        } else {
+            assert_eq!((mirrored.tcp_cut, taken), (0, mirrored.pieces), "each alone");
+        }
+        let (mirrored, cuts) = beside_a_mirror(&mut raised, || datagrams(own, remote));
+        if cuts {
+            assert_eq!(mirrored.udp_cut > 0, offload && udp_is_left_to_us(), "{mirrored:?}");
+        }
+    }
+}
+
+/// Linux 6.2 knows TUN_F_USO4.
+fn udp_is_left_to_us() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(2))
+}
+
+/// What a mirror saw.
+#[derive(Debug, Default)]
+struct Mirrored {
+    /// Packets of more than one piece.
+    tcp_cut: u64,
+    udp_cut: u64,
+    /// All pieces.
+    pieces: u64,
+}
+
+/// Does `work` while another thread sends back what comes out of the device, as if the address it went to had sent it.
+fn beside_a_mirror<T>(raised: &mut Raised, work: impl FnOnce() -> T) -> (Mirrored, T) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mirror = scope.spawn(|| mirror(raised, &done));
+        let result = catch_unwind(AssertUnwindSafe(work));
+        done.store(true, Ordering::Relaxed);
+        (mirror.join().unwrap(), result.unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
+fn mirror(raised: &mut Raised, done: &AtomicBool) -> Mirrored {
+    let (own, base6) = (raised.range.own(), raised.range.base6());
+    let remote = Ipv4Addr::new(172, 16, 200, 7);
+    let (mut packets, mut back, mut room) = (Packets::new(), Packets::new(), Vec::new());
+    let mut mirrored = Mirrored::default();
+    while !done.load(Ordering::Relaxed) {
+        let wait = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        poll(&mut [PollFd::new(&raised.device, PollFlags::IN)], Some(&wait)).unwrap();
+        packets.clear();
+        raised.device.receive(&mut packets).unwrap();
+        for index in 0..packets.len() {
+            let (shape, before) = (packets.shape(index), back.len());
+            assert!(shape.segment > 0 || packets.get(index).len() <= MTU as usize);
+            let give = |bytes: &[u8]| {
+                let stripped = Stripped { bytes, partial: shape.partial };
+                packet::restore(stripped, remote, own, base6, &mut back).unwrap();
+            };
+            // Multicast reports of the kernel are refused.
+            let _ = if shape.partial {
+                segment::cut(packets.get(index), shape, &mut room, give)
+            } else {
+                room.clear();
+                packet::strip(packets.packet(index), &mut room).map(|()| room.as_slice()).map(give)
+            };
+            match packet::protocol(packets.get(index)) {
+                Some(packet::TCP) => mirrored.tcp_cut += u64::from(back.len() > before + 1),
+                Some(packet::UDP) => mirrored.udp_cut += u64::from(back.len() > before + 1),
+                _ => {}
+            }
+            mirrored.pieces += (back.len() - before) as u64;
+        }
+        assert_eq!(raised.device.send(&mut back), (back.len(), 0));
+        back.clear();
+    }
+    mirrored
+}
+
+/// Both ends of a connection send at once, and each gets what the other sent.
+fn a_stream(own: IpAddr, remote: IpAddr) {
+    let listener = TcpListener::bind((own, 0)).unwrap();
+    let near = TcpStream::connect((remote, listener.local_addr().unwrap().port())).unwrap();
+    let (far, from) = listener.accept().unwrap();
+    assert_eq!((from.ip(), near.local_addr().unwrap().ip()), (remote, own));
+    std::thread::scope(|scope| {
+        for (here, there, seed) in [(&near, &far, 1), (&far, &near, 2)] {
+            let sent: Vec<u8> = (0..STREAM as u64).map(|at| ((at * seed * 2_654_435_761) >> 16) as u8).collect();
+            let expected = sent.clone();
+            scope.spawn(move || {
+                let mut here = here;
+                here.write_all(&sent).unwrap();
+                here.shutdown(Shutdown::Write).unwrap();
+            });
+            scope.spawn(move || {
+                let mut there = there;
+                there.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                let mut got = Vec::new();
+                there.read_to_end(&mut got).unwrap();
+                assert!(got == expected, "{} bytes of {STREAM}, or others", got.len());
+            });
+        }
+    });
+}
+
+const DATAGRAMS: usize = 20;
+
+/// Datagrams given to the kernel in one call come out one by one; whether it took them in one call.
+fn datagrams(own: IpAddr, remote: IpAddr) -> bool {
+    let receiver = UdpSocket::bind((own, 0)).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let sender = UdpSocket::bind((own, 0)).unwrap();
+    let state = quinn_udp::UdpSocketState::new((&sender).into()).unwrap();
+    let contents: Vec<u8> = (0..DATAGRAMS).flat_map(|index| [index as u8; 1000]).collect();
+    let destination = SocketAddr::new(remote, receiver.local_addr().unwrap().port());
+    let cuts = state.max_gso_segments() >= DATAGRAMS;
+    for contents in contents.chunks(if cuts { contents.len() } else { 1000 }) {
+        let transmit = quinn_udp::Transmit { destination, ecn: None, contents, segment_size: Some(1000), src_ip: None };
+        state.send((&sender).into(), &transmit).unwrap();
+    }
+    let mut bytes = [0; 2000];
+    for index in 0..DATAGRAMS {
+        let (length, from) = receiver.recv_from(&mut bytes).unwrap();
+        assert_eq!((&bytes[..length], from.ip()), ([index as u8; 1000].as_slice(), remote));
+    }
+    cuts
+}
+
 async fn a_second_device(host: &Host, first: &Raised) {
     let second = raise(wish()).await.unwrap();
     assert_eq!((second.name.as_str(), second.range.own()), ("lokitun1", Ipv4Addr::new(172, 17, 0, 1)));
@@ -240,7 +398,7 @@ async fn a_second_device(host: &Host, first: &Raised) {
     assert_eq!((third.name.as_str(), third.range.own()), ("lokitun2", Ipv4Addr::new(172, 19, 0, 1)));
     // A name that became free is used again; a wish comes true.
     drop(second);
-    let wished = Wish { name: Some("onion".into()), addr: Some((Ipv4Addr::new(10, 9, 8, 7), 24)), base6: None };
+    let wished = Wish { name: Some("onion".into()), addr: Some((Ipv4Addr::new(10, 9, 8, 7), 24)), ..Wish::default() };
     let wished = raise(wished).await.unwrap();
     let (index, ..) = host.links().await["onion"];
     assert_eq!(host.addresses(index).await, ["10.9.8.7/24"]);

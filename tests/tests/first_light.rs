@@ -4,6 +4,7 @@
 
 use core::time::Duration;
 use lokinet_core::flow::question::{Answer, Code, Kind as Type};
+use lokinet_core::wire::batch::Shape;
 use lokinet_tests::person::{self, TOLD, first_address, loki_name, nobody, own_ip, question, relays_on_the_way};
 use lokinet_tests::world::packet::{self, Kind};
 use lokinet_tests::world::town::Trade;
@@ -63,6 +64,35 @@ fn a_name_becomes_an_address_and_pings_and_packets_return() {
     assert_eq!(back.len(), 1);
     assert_eq!((back[0].from, back[0].to, back[0].kind), (theirs, own, Kind::Udp(5000, 4000)));
     assert_eq!(back[0].payload, [0xab; 1200]);
+}
+
+/// A kernel with offload hands down datagrams by the dozen and leaves their checksums. The other end gets each by
+/// itself, and right: those that waited for the conversation, and those that found it open.
+#[test]
+fn a_super_packet_arrives_as_the_datagrams_it_stands_for() {
+    let mut world = town(9);
+    let (own, theirs) = call(&mut world);
+    let ours = own_ip(&mut world, "service1");
+    for (port, segment, count) in [(1u16, 1000u16, 40usize), (2, 1200, 50), (3, 90, 300)] {
+        // The last one shorter.
+        let sent: Vec<u8> = (0..usize::from(segment) * count - 50).map(|at| ((at * 31) >> 4) as u8).collect();
+        let packet = packet::udp_unfinished((own, port), (theirs, 9), &sent);
+        let before = world.finished("service1");
+        world.send_shaped("client1", &packet, Shape { partial: true, segment });
+        world.run_until(|w| w.delivered("service1") >= count, SECOND * 5);
+        let got: Vec<_> = world.inbox("service1").iter().map(|p| packet::read(p).expect("broken")).collect();
+        assert!(got.iter().all(|seen| (seen.to, seen.kind) == (ours, Kind::Udp(port, 9))));
+        let payloads: Vec<&[u8]> = got.iter().map(|seen| seen.payload.as_slice()).collect();
+        assert_eq!(payloads, sent.chunks(segment.into()).collect::<Vec<_>>());
+        assert_eq!(world.finished("service1") - before, count, "the checksums travelled");
+    }
+    // One that only lacks its checksum, and one that lacks nothing.
+    let unfinished = packet::udp_unfinished((own, 4), (theirs, 9), b"word");
+    world.send_shaped("client1", &unfinished, Shape { partial: true, segment: 0 });
+    world.send("client1", &packet::udp((own, 5), (theirs, 9), b"word"));
+    assert!(world.run_until(|w| w.delivered("service1") == 2, SECOND));
+    assert!(world.inbox("service1").iter().all(|p| packet::read(p).is_some_and(|seen| seen.payload == b"word")));
+    assert_eq!(world.finished("service1"), 391);
 }
 
 #[test]

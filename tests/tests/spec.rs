@@ -13,6 +13,7 @@ use lokinet_core::path::{self, live, pool};
 use lokinet_core::session::{self, answer, call, convo, lookup, publish};
 use lokinet_core::transit::{self, admit, hop, join};
 use lokinet_core::wire::cell::{self, Size};
+use lokinet_core::wire::packet::{coalesce, segment};
 use lokinet_core::wire::{address, addrs, build, contact, control, fragment, introset, registry, session as shapes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -150,6 +151,8 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("frames in a full cell", shapes::frames(Size::Full)),
         ("frames in a small cell", shapes::frames(Size::Small)),
         ("frame header", shapes::FRAME),
+        ("pieces of a super-packet", segment::PIECES_MAX),
+        ("packets joined", coalesce::RUN_MAX),
         ("routes a caller keeps", session::ROUTES),
         ("routes known", convo::ROUTES_MAX),
         ("conversations at once", session::CONVOS_MAX),

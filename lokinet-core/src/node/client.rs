@@ -38,13 +38,13 @@ use crate::path::{Action as PathAction, AskId, Paths};
 use crate::session::{Action as SessionAction, Remote, Road, Sessions};
 use crate::time::{Now, Time};
 use crate::wire::address::LokiAddress;
-use crate::wire::batch::Packets;
+use crate::wire::batch::{Packets, Shape};
 use crate::wire::build::Purpose;
 use crate::wire::cell::Size;
 use crate::wire::contact::Contact;
 use crate::wire::control::{Ask, CONTACTS_MAX, Tell};
 use crate::wire::id::{PathId, RelayId};
-use crate::wire::packet;
+use crate::wire::packet::{self, Stripped, segment};
 use crate::wire::request::{self, Request};
 use bytes::Bytes;
 use core::time::Duration;
@@ -256,30 +256,37 @@ impl Client {
     /// Programs sent packets into the TUN device.
     pub(super) fn packets(&mut self, packets: &mut Packets, core: &mut Core, now: Now) {
         for index in 0..packets.len() {
-            self.packet(packets.packet(index), core, now);
+            let shape = packets.shape(index);
+            self.packet(packets.packet(index), shape, core, now);
         }
         self.flush(core, now);
     }
 
-    fn packet(&mut self, bytes: &mut [u8], core: &mut Core, now: Now) {
+    fn packet(&mut self, bytes: &mut [u8], shape: Shape, core: &mut Core, now: Now) {
         let remote = packet::destination(bytes).and_then(|to| self.leases.remote_of(to, now.mono));
         let Some(remote) = remote else {
             self.refused += 1;
             return;
         };
-        if icmp::is_too_big(bytes) {
+        if shape.segment == 0 && icmp::is_too_big(bytes) {
             self.refused += 1;
             return icmp::too_big(bytes, &mut core.out.packets);
         }
-        self.stripped.clear();
-        if packet::strip(bytes, &mut self.stripped).is_err() {
-            self.refused += 1;
-            return;
-        }
-        let sent = self.sessions.send(remote, &self.stripped, &mut road!(self, core, now));
-        if !sent {
-            self.refused += 1;
-        }
+        let mut room = std::mem::take(&mut self.stripped);
+        let mut refused = 0;
+        let mut road = road!(self, core, now);
+        let mut send = |bytes: &[u8]| {
+            let sent = self.sessions.send(remote, Stripped { bytes, partial: shape.partial }, &mut road);
+            refused += u64::from(!sent);
+        };
+        let made = if shape.partial {
+            segment::cut(bytes, shape, &mut room, send)
+        } else {
+            room.clear();
+            packet::strip(bytes, &mut room).map(|()| send(&room))
+        };
+        self.refused += refused + u64::from(made.is_err());
+        self.stripped = room;
     }
 
     /// Carries what paths and sessions ask; true when there was something.
@@ -495,7 +502,7 @@ fn judge(profile: &mut crate::netdb::profile::Profile, hops: &[Arc<Contact>], bl
 }
 
 /// A packet came out of a conversation: addresses are written and it goes to the TUN device.
-fn deliver(remote: Remote, stripped: &[u8], leases: &mut Leases, out: &mut Out, now: Time) {
+fn deliver(remote: Remote, stripped: Stripped<'_>, leases: &mut Leases, out: &mut Out, now: Time) {
     let Some(from) = leases.lease(remote, now) else { return };
     let range = leases.range();
     if packet::restore(stripped, from, range.own(), range.base6(), &mut out.packets).is_err() {

@@ -10,6 +10,7 @@ use crate::time::{Now, Time};
 use crate::wire::build::TOKEN;
 use crate::wire::id::SessionId;
 use crate::wire::introset::{Introset, Lease};
+use crate::wire::packet::Stripped;
 use crate::wire::session::{self, Caller, Calling, Secrets};
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -65,10 +66,23 @@ pub fn name_of(introset: &Introset) -> [u8; 32] {
     kdf::digest("handshake key", &[introset.handshake.as_slice()])
 }
 
+/// A packet that waits for the conversation to be open.
+pub struct Queued {
+    bytes: Vec<u8>,
+    partial: bool,
+}
+
+impl Queued {
+    /// The packet.
+    pub fn packet(&self) -> Stripped<'_> {
+        Stripped { bytes: &self.bytes, partial: self.partial }
+    }
+}
+
 /// A call under way.
 pub struct Call {
     began: Time,
-    queued: VecDeque<Vec<u8>>,
+    queued: VecDeque<Queued>,
     ready: Option<Ready>,
     refreshes: u32,
     /// Not before this is the introset looked up again.
@@ -82,10 +96,10 @@ impl Call {
     }
 
     /// Keeps a packet for when the conversation is open; false when too many wait.
-    pub fn queue(&mut self, packet: &[u8]) -> bool {
+    pub fn queue(&mut self, packet: Stripped<'_>) -> bool {
         let room = self.queued.len() < QUEUE_MAX;
         if room {
-            self.queued.push_back(packet.to_vec());
+            self.queued.push_back(Queued { bytes: packet.bytes.to_vec(), partial: packet.partial });
         }
         room
     }
@@ -196,7 +210,7 @@ impl Call {
     }
 
     /// What the conversation takes over: packets that wait, where the service can be met, and its handshake key's name.
-    pub fn finish(self) -> (VecDeque<Vec<u8>>, Vec<Lease>, [u8; 32]) {
+    pub fn finish(self) -> (VecDeque<Queued>, Vec<Lease>, [u8; 32]) {
         let (leases, handshake) = self.ready.map(|ready| (ready.leases, ready.handshake)).unwrap_or_default();
         (self.queued, leases, handshake)
     }

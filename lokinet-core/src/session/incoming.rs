@@ -8,11 +8,17 @@ use crate::path::{Arrived, PathKey};
 use crate::time::Time;
 use crate::wire::fragment::Fragment;
 use crate::wire::id::{CallerId, SessionId};
+use crate::wire::packet::Stripped;
 use crate::wire::session::{self, Frame, HELLO, WELCOME};
 
 impl Sessions {
     /// A `Data` body came up a path; `deliver` gets each IP packet in it.
-    pub fn arrived(&mut self, arrived: Arrived<'_>, road: &mut Road<'_>, deliver: &mut impl FnMut(Remote, &[u8])) {
+    pub fn arrived(
+        &mut self,
+        arrived: Arrived<'_>,
+        road: &mut Road<'_>,
+        deliver: &mut impl FnMut(Remote, Stripped<'_>),
+    ) {
         let Arrived { path, body } = arrived;
         let Ok((caller, id, _)) = session::header(body) else { return };
         if id.0 == 0 {
@@ -154,8 +160,8 @@ impl Sessions {
         }
         self.succeed(remote, session, road.now.mono);
         self.actions.push(Action::Open(remote));
-        for packet in queued {
-            self.send(remote, &packet, road);
+        for queued in &queued {
+            self.send(remote, queued.packet(), road);
         }
         // Even with nothing to say: the service believes in us once it has opened a cell of ours.
         if let Some(convo) = self.convos.get_mut(&session)

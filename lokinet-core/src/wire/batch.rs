@@ -5,22 +5,34 @@
 /// Most bytes a batch will take before it says it is full.
 pub const BATCH_BYTES: usize = 1 << 18;
 
+/// What a packet of a batch still lacks, or has too much of: what network cards do for a kernel, and what a TUN device
+/// with offload therefore leaves to us and takes from us.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Shape {
+    /// Whether the transport checksum holds only the pseudo-header's sum.
+    pub partial: bool,
+    /// Bytes of payload in each packet that this one is to be cut into; 0 when it is a packet already.
+    pub segment: u16,
+}
+
 /// IP packets, one after another in one buffer.
 #[derive(Default)]
 pub struct Packets {
+    /// Never shrinks, so that its memory is cleared once and not for every packet.
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    shapes: Vec<Shape>,
 }
 
 impl Packets {
     /// An empty batch that has reserved its memory.
     pub fn new() -> Packets {
-        Packets { bytes: Vec::with_capacity(BATCH_BYTES), ends: Vec::with_capacity(256) }
+        Packets { bytes: vec![0; BATCH_BYTES], ends: Vec::with_capacity(256), shapes: Vec::with_capacity(256) }
     }
 
     /// Whether another packet of 64 KiB would no longer fit.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() + 65536 > BATCH_BYTES
+        self.used() + 65536 > BATCH_BYTES
     }
 
     /// How many packets are in it.
@@ -35,35 +47,59 @@ impl Packets {
 
     /// Forgets all packets and keeps the memory.
     pub fn clear(&mut self) {
-        self.bytes.clear();
         self.ends.clear();
+        self.shapes.clear();
     }
 
     /// Appends a copy of one packet.
     pub fn push(&mut self, packet: &[u8]) {
-        self.bytes.extend_from_slice(packet);
-        self.ends.push(self.bytes.len());
+        let copied: Result<(), core::convert::Infallible> = self.push_with(packet.len(), |room| {
+            room.copy_from_slice(packet);
+            Ok(packet.len())
+        });
+        match copied {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
     }
 
-    /// Appends one packet written in place: `write` gets a zeroed buffer of `room` bytes and says how many it used;
-    /// on an error nothing is appended.
+    fn used(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Appends one packet written in place: `write` gets a buffer of `room` bytes, in which anything may stand, and says
+    /// how many it used; on an error nothing is appended.
     ///
     /// # Errors
     /// Whatever `write` returned.
     pub fn push_with<E>(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<(), E> {
-        let start = self.bytes.len();
-        self.bytes.resize(start + room, 0);
-        match write(&mut self.bytes[start..]) {
-            Ok(used) => {
-                self.bytes.truncate(start + used.min(room));
-                self.ends.push(self.bytes.len());
-                Ok(())
-            }
-            Err(error) => {
-                self.bytes.truncate(start);
-                Err(error)
-            }
+        let start = self.used();
+        if self.bytes.len() < start + room {
+            self.bytes.resize(start + room, 0);
         }
+        let used = write(&mut self.bytes[start..start + room])?;
+        self.ends.push(start + used.min(room));
+        self.shapes.push(Shape::default());
+        Ok(())
+    }
+
+    /// Says what the packet appended last lacks.
+    pub fn shape_last(&mut self, shape: Shape) {
+        if let Some(last) = self.shapes.last_mut() {
+            *last = shape;
+        }
+    }
+
+    /// What the packet at `index` lacks.
+    pub fn shape(&self, index: usize) -> Shape {
+        self.shapes.get(index).copied().unwrap_or_default()
+    }
+
+    /// The packet at `index`, to be read; empty when there is none.
+    pub fn get(&self, index: usize) -> &[u8] {
+        let end = self.ends.get(index).copied().unwrap_or(0);
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before).copied()).unwrap_or(0);
+        self.bytes.get(start..end).unwrap_or_default()
     }
 
     /// The packet at `index`, to be read or changed in place; empty when there is none.
@@ -75,9 +111,6 @@ impl Packets {
 
     /// All packets, in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.ends.len()).map(|i| {
-            let start = if i == 0 { 0 } else { self.ends[i - 1] };
-            &self.bytes[start..self.ends[i]]
-        })
+        (0..self.ends.len()).map(|index| self.get(index))
     }
 }

@@ -2,16 +2,19 @@
 //! writes those of its own leases, also into the packet that an ICMP error quotes. Every checksum that covers an
 //! address is adjusted by the difference (RFC 1624) and never made anew: so a packet broken before or behind us stays
 //! visibly broken, fragments keep the checksum of the whole they belong to, and nothing has to read the payload.
-//! Packets whose checksum the kernel left partial (offload) pass through [`finish_checksum`] first.
-//! Neighbours: `layout` finds the fields and refuses what does not fit, `checksum` adjusts, `batch` carries the result.
+//! Where a kernel left the checksum to its network card (offload), there is none to adjust: such packets travel without.
+//! Neighbours: `layout` finds the fields and refuses what does not fit, `checksum` adjusts, `segment` cuts super-packets
+//! and `coalesce` joins them, `batch` carries the result.
 
 pub mod checksum;
+pub mod coalesce;
 mod layout;
+pub mod segment;
 #[cfg(test)]
 mod tests;
 
 use crate::wire::address::twin;
-use crate::wire::batch::Packets;
+use crate::wire::batch::{Packets, Shape};
 pub use checksum::finish_checksum;
 use checksum::{Shift, apply, replace};
 pub use layout::EXTENSIONS_MAX;
@@ -78,6 +81,8 @@ pub enum Refused {
     Destination,
     /// It is IPv6 and we have none.
     NoIpv6,
+    /// It is to be cut into more pieces than [`segment::PIECES_MAX`].
+    Pieces,
 }
 
 impl Refused {
@@ -97,8 +102,18 @@ impl Refused {
             Refused::Source => "packet-source",
             Refused::Destination => "packet-destination",
             Refused::NoIpv6 => "packet-no-ipv6",
+            Refused::Pieces => "packet-pieces",
         }
     }
+}
+
+/// An IP packet without its addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stripped<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Whether its transport checksum was left out too.
+    pub partial: bool,
 }
 
 /// Where a packet says it comes from.
@@ -196,13 +211,7 @@ impl<'a> View<'a> {
 /// # Errors
 /// Why it cannot be sent.
 pub fn strip(packet: &mut [u8], out: &mut Vec<u8>) -> Result<(), Refused> {
-    let layout = lay_out(packet, Part::Whole)?;
-    match (source(packet), destination(packet)) {
-        (Some(from), _) if !is_unicast(from) => return Err(Refused::Source),
-        (_, Some(to)) if !is_unicast(to) => return Err(Refused::Destination),
-        (Some(_), Some(_)) => {}
-        _ => return Err(Refused::Short),
-    }
+    let layout = lay_out_ours(packet)?;
     match layout.version {
         Version::V4 => readdress(packet, &layout, &[0; 4], &[0; 4]),
         Version::V6 => readdress(packet, &layout, &[0; 16], &[0; 16]),
@@ -211,6 +220,17 @@ pub fn strip(packet: &mut [u8], out: &mut Vec<u8>) -> Result<(), Refused> {
     out.extend_from_slice(packet.get(..at).ok_or(Refused::Short)?);
     out.extend_from_slice(packet.get(at + addresses..).ok_or(Refused::Short)?);
     Ok(())
+}
+
+/// Measures a packet that a program of ours sends.
+fn lay_out_ours(packet: &[u8]) -> Result<Layout, Refused> {
+    let layout = lay_out(packet, Part::Whole)?;
+    match (source(packet), destination(packet)) {
+        (Some(from), _) if !is_unicast(from) => Err(Refused::Source),
+        (_, Some(to)) if !is_unicast(to) => Err(Refused::Destination),
+        (Some(_), Some(_)) => Ok(layout),
+        _ => Err(Refused::Short),
+    }
 }
 
 /// Whether the tunnel carries packets between this address and another one.
@@ -224,11 +244,13 @@ fn is_unicast(address: IpAddr) -> bool {
 }
 
 /// Puts a stripped packet back together between `src` and `dst` (or their twins over `base6`) and appends it to `out`.
+/// A `partial` one came without its transport checksum (`segment`): it gets the sum of its new pseudo-header, which is
+/// what a TUN device with offload wants and [`complete`] starts from.
 ///
 /// # Errors
 /// Why it cannot be delivered; nothing is appended then.
 pub fn restore(
-    stripped: &[u8],
+    Stripped { bytes: stripped, partial }: Stripped<'_>,
     src: Ipv4Addr,
     dst: Ipv4Addr,
     base6: Option<Ipv6Addr>,
@@ -243,8 +265,16 @@ pub fn restore(
     }
     out.push_with(whole, |packet| {
         packet[..at].copy_from_slice(head);
+        packet[at..at + addresses].fill(0); // what the checksums were adjusted to
         packet[at + addresses..].copy_from_slice(tail);
-        let layout = lay_out(packet, Part::Whole)?;
+        let mut layout = lay_out(packet, Part::Whole)?;
+        let left_out = match partial {
+            true => Some(layout.offloadable().ok_or(Refused::Transport)?),
+            false => None,
+        };
+        if partial {
+            layout.checksum = None; // there is none to be mended
+        }
         match (version, base6) {
             (Version::V4, _) => readdress(packet, &layout, &src.octets(), &dst.octets()),
             (Version::V6, Some(base)) => {
@@ -252,8 +282,30 @@ pub fn restore(
             }
             (Version::V6, None) => return Err(Refused::NoIpv6),
         }
+        if let Some((transport, field)) = left_out {
+            let sum = checksum::pseudo(&packet[at..at + addresses], layout.protocol, whole - transport);
+            packet[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        }
         Ok(whole)
-    })
+    })?;
+    out.shape_last(Shape { partial, segment: 0 });
+    Ok(())
+}
+
+/// Where the cover of a TCP or UDP checksum begins and where in it the field lies: virtio's `csum_start` and
+/// `csum_offset`. `None` for fragments, whose checksum covers more than they hold.
+pub fn checksum_place(packet: &[u8]) -> Option<(usize, usize)> {
+    let (start, field) = lay_out(packet, Part::Whole).ok()?.offloadable()?;
+    Some((start, field - start))
+}
+
+/// Completes the checksum of a packet that has only its pseudo-header's sum.
+///
+/// # Errors
+/// It has none that could be completed.
+pub fn complete(packet: &mut [u8]) -> Result<(), Refused> {
+    let (start, offset) = checksum_place(packet).ok_or(Refused::Transport)?;
+    finish_checksum(packet, start, offset)
 }
 
 /// Writes other addresses over those in a packet and mends every checksum that covers them. The quote of an ICMP error

@@ -19,6 +19,7 @@ use crate::time::Wall;
 use crate::wire::cell::Size;
 use crate::wire::codec::{Malformed, Reader, Writer};
 use crate::wire::id::{CallerId, SessionId};
+use crate::wire::packet::Stripped;
 use zeroize::Zeroizing;
 
 /// Caller id ‖ session id, in bytes.
@@ -57,7 +58,7 @@ pub fn header(body: &[u8]) -> Result<(CallerId, SessionId, &[u8]), Malformed> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Frame<'a> {
     /// An IP packet without its addresses.
-    Packet(&'a [u8]),
+    Packet(Stripped<'a>),
     /// Answer this, by the way it came.
     Probe(u32),
     /// The answer.
@@ -73,7 +74,7 @@ impl Frame<'_> {
     pub fn write(&self, to: &mut Vec<u8>, limit: usize) -> bool {
         let number;
         let (kind, bytes): (u8, &[u8]) = match self {
-            Frame::Packet(packet) => (1, packet),
+            Frame::Packet(packet) => (if packet.partial { 6 } else { 1 }, packet.bytes),
             Frame::Probe(n) => {
                 number = n.to_be_bytes();
                 (2, &number)
@@ -103,7 +104,7 @@ pub fn read_frames(body: &[u8]) -> impl Iterator<Item = Frame<'_>> {
         let bytes = reader.short().ok()?;
         let number = || bytes.try_into().ok().map(u32::from_be_bytes);
         match kind {
-            1 => Some(Frame::Packet(bytes)),
+            1 | 6 => Some(Frame::Packet(Stripped { bytes, partial: kind == 6 })),
             2 => number().map(Frame::Probe),
             3 => number().map(Frame::Echo),
             4 => Some(Frame::Close),
@@ -293,16 +294,20 @@ mod tests {
         }
     }
 
+    fn packet(bytes: &[u8]) -> Stripped<'_> {
+        Stripped { bytes, partial: bytes.len() == 3 }
+    }
+
     #[test]
     fn frames_round_trip_and_stop_at_padding() {
         let mut body = Vec::new();
-        assert!(Frame::Packet(&[1, 2, 3]).write(&mut body, 233));
+        assert!(Frame::Packet(packet(&[1, 2, 3])).write(&mut body, 233));
         assert!(Frame::Probe(7).write(&mut body, 233));
         assert!(Frame::Here.write(&mut body, 233));
         assert!(Frame::Close.write(&mut body, 233));
-        assert!(!Frame::Packet(&[0; 230]).write(&mut body, 233));
+        assert!(!Frame::Packet(packet(&[0; 230])).write(&mut body, 233));
         body.resize(233, 0);
         let read: Vec<Frame<'_>> = read_frames(&body).collect();
-        assert_eq!(read, [Frame::Packet(&[1, 2, 3]), Frame::Probe(7), Frame::Here, Frame::Close]);
+        assert_eq!(read, [Frame::Packet(packet(&[1, 2, 3])), Frame::Probe(7), Frame::Here, Frame::Close]);
     }
 }

@@ -34,6 +34,7 @@ pub fn network(desk: &mut Desk<'_>) -> Network {
         tun: desk.one("network", "type", kind),
         keyfile: desk.maybe("network", "keyfile", value::path).map(|path| desk.resolve(&path)),
         reachable: desk.one("network", "reachable", value::boolean),
+        offload: desk.one("network", "offload", value::boolean),
         hops: desk.one("network", "hops", hops),
         paths: desk.one("network", "paths", paths),
         lifetime: desk.one("network", "path-lifetime", lifetime),

@@ -36,6 +36,8 @@ pub(super) struct Host {
     /// Whether its kernel sends back what it is sent.
     pub echoes: bool,
     pub inbox: Vec<Vec<u8>>,
+    /// How many of its packets came without checksum.
+    pub finished: usize,
     pub events: Vec<(Time, Event)>,
     pub answers: BTreeMap<Ticket, Answer>,
     /// Name questions that wait for their answer.
@@ -69,6 +71,7 @@ impl Host {
             restless: (Time::default(), 0),
             echoes: false,
             inbox: Vec::new(),
+            finished: 0,
             events: Vec::new(),
             answers: BTreeMap::new(),
             asking: BTreeMap::new(),

@@ -61,6 +61,12 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
     !parts.iter().fold(0, |so_far, part| sum(so_far, part))
 }
 
+/// The sum of a pseudo-header, not complemented: both addresses, the protocol and the transport's length.
+pub fn pseudo(addresses: &[u8], protocol: u8, length: usize) -> u16 {
+    let length = (length as u32).to_be_bytes();
+    sum(sum(sum(0, addresses), &[0, protocol]), &length)
+}
+
 /// Completes a checksum that the kernel left to the network card: the field at `start + offset` holds the sum of the
 /// pseudo-header, and the cover runs from `start` to the packet's end (virtio's `csum_start` and `csum_offset`).
 ///

@@ -55,6 +55,17 @@ pub(super) struct Layout {
     pub(super) pseudo: bool,
     /// Where the packet begins that an ICMP error quotes.
     pub(super) quote: Option<usize>,
+    /// Whether it is a fragment, be it the first, or the only one.
+    pub(super) fragment: bool,
+}
+
+impl Layout {
+    /// Where the transport header begins and where its checksum lies, if the packet may travel without that checksum:
+    /// only TCP and UDP, whose ends know what it was, and only where the packet is all it covers.
+    pub(super) fn offloadable(&self) -> Option<(usize, usize)> {
+        let fits = !self.fragment && matches!(self.protocol, TCP | UDP);
+        self.transport.zip(self.checksum).filter(|_| fits)
+    }
 }
 
 /// Measures a packet.
@@ -109,9 +120,12 @@ fn lay_out_v4(packet: &[u8], part: Part) -> Result<Layout, Refused> {
             checksum: None,
             pseudo: false,
             quote: None,
+            fragment: true,
         });
     }
-    lay_out_transport(packet, part, Version::V4, protocol, header)
+    // The first fragment says that more follow.
+    let fragment = fragment & 0x2000 != 0;
+    Ok(Layout { fragment, ..lay_out_transport(packet, part, Version::V4, protocol, header)? })
 }
 
 /// Refuses options that hold addresses, which would tell the other side about our network.
@@ -152,6 +166,7 @@ fn lay_out_v6(packet: &[u8], part: Part) -> Result<Layout, Refused> {
     }
     let mut next = packet[6];
     let mut at = V6_HEADER;
+    let mut fragment = false;
     for seen in 0..=EXTENSIONS_MAX {
         let header = packet.get(at..).ok_or(Refused::Short)?;
         let length = match next {
@@ -164,9 +179,10 @@ fn lay_out_v6(packet: &[u8], part: Part) -> Result<Layout, Refused> {
             }
             ROUTING => return Err(Refused::Route),
             FRAGMENT => {
-                let fragment = header.get(..8).ok_or(Refused::Short)?;
-                if word(fragment, 2)? & 0xfff8 != 0 {
-                    let protocol = fragment[0];
+                let extension = header.get(..8).ok_or(Refused::Short)?;
+                fragment = true;
+                if word(extension, 2)? & 0xfff8 != 0 {
+                    let protocol = extension[0];
                     let none = Layout {
                         version: Version::V6,
                         protocol,
@@ -174,12 +190,15 @@ fn lay_out_v6(packet: &[u8], part: Part) -> Result<Layout, Refused> {
                         checksum: None,
                         pseudo: false,
                         quote: None,
+                        fragment: true,
                     };
                     return Ok(none);
                 }
                 8
             }
-            protocol => return lay_out_transport(packet, part, Version::V6, protocol, at),
+            protocol => {
+                return Ok(Layout { fragment, ..lay_out_transport(packet, part, Version::V6, protocol, at)? });
+            }
         };
         next = header[0];
         at += length;
@@ -218,7 +237,12 @@ fn lay_out_transport(packet: &[u8], part: Part, version: Version, protocol: u8, 
     if part == Part::Whole && transport.len() < least {
         return Err(Refused::Transport);
     }
-    let mut layout = Layout { version, protocol, transport: Some(at), checksum: None, pseudo, quote: None };
+    // Half a checksum cannot be mended, and would tell of the addresses it covers.
+    if checksum.is_some_and(|offset| transport.len() == offset + 1) {
+        return Err(Refused::Transport);
+    }
+    let mut layout =
+        Layout { version, protocol, transport: Some(at), checksum: None, pseudo, quote: None, fragment: false };
     layout.checksum = checksum.map(|offset| at + offset).filter(|field| field + 2 <= packet.len());
     match icmp_kind(version, protocol, transport) {
         Icmp::LinkOnly => return Err(Refused::LinkLocal),

@@ -51,6 +51,13 @@ pub(super) const NETWORK: Section = Section::new(
         )
         .client()
         .preset("fd00::"),
+        Opt::new(
+            "offload",
+            "Whether the kernel hands packets over by the dozen, as to a network card. When false each one comes alone and \
+             whole, which costs several times the work.",
+        )
+        .client()
+        .preset("true"),
         Opt::new("mapaddr", "A fixed local address for a .loki address: <address>.loki:IP, the IP within ifaddr.")
             .client()
             .repeats(),

@@ -25,6 +25,7 @@ fn an_empty_file_gives_the_defaults() {
             ifname: None,
             ifaddr: None,
             ip6_base: Some("fd00::".parse().unwrap()),
+            offload: true,
             mapaddr: Vec::new(),
             srv: Vec::new(),
         }
