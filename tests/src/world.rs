@@ -560,21 +560,6 @@ impl World {
         self.story.digest()
     }
 
-    /// Everything that happened, oldest first (the oldest of very long stories is forgotten).
-    pub fn story(&self) -> impl DoubleEndedIterator<Item = &Line> {
-        self.story.lines()
-    }
-
-    /// The story's tail, for people.
-    pub fn story_text(&self) -> String {
-        self.story.text(&self.by_index())
-    }
-
-    /// The story's tail as a mermaid sequence diagram.
-    pub fn story_mermaid(&self) -> String {
-        self.story.mermaid(&self.by_index())
-    }
-
     fn by_index(&self) -> Vec<&str> {
         self.hosts.iter().map(|host| host.name.as_str()).collect()
     }
@@ -591,14 +576,5 @@ impl World {
         let mut bytes = [0; 32];
         self.rng.fill_bytes(&mut bytes);
         bytes
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("\nworld of seed {}, digest {:016x}, {:?}", self.seed, self.digest(), self.tally);
-            eprintln!("{}\n{}", self.story_text(), self.story_mermaid());
-        }
     }
 }

@@ -112,3 +112,29 @@ fn mixed(state: u64, word: u64) -> u64 {
     let next = (state ^ word).wrapping_mul(0x0000_0100_0000_01b3);
     next ^ (next >> 29)
 }
+
+impl super::World {
+    /// Everything that happened, oldest first (the oldest of very long stories is forgotten).
+    pub fn story(&self) -> impl DoubleEndedIterator<Item = &Line> {
+        self.story.lines()
+    }
+
+    /// The story's tail, for people.
+    pub fn story_text(&self) -> String {
+        self.story.text(&self.by_index())
+    }
+
+    /// The story's tail as a mermaid sequence diagram.
+    pub fn story_mermaid(&self) -> String {
+        self.story.mermaid(&self.by_index())
+    }
+}
+
+impl Drop for super::World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("\nworld of seed {}, digest {:016x}, {:?}", self.seed, self.digest(), self.tally);
+            eprintln!("{}\n{}", self.story_text(), self.story_mermaid());
+        }
+    }
+}
