@@ -199,6 +199,21 @@ pub(crate) mod testing {
         netdb
     }
 
+    /// A netdb of a registry that says of some of its relays where they are; no contact is known.
+    pub(crate) fn hinted(relays: u8, hints: u8) -> Netdb {
+        let netid = NetId::new("test").unwrap();
+        let authority = Identity::from_seed(&[255; 32]);
+        let now = Wall::from_secs(1_000_000);
+        let listing = |i: u8| {
+            let place = format!("10.{i}.0.1:1090").parse().unwrap();
+            let hint = if i <= hints { Addrs::from_list(&[place]) } else { Addrs::default() };
+            Listing { id: RelayId(Identity::from_seed(&[i; 32]).public()), operator: 0, hint }
+        };
+        let listings: Vec<Listing> = (1..=relays).map(listing).collect();
+        let signed = registry::sign(netid, 1, now, now.plus(LIFETIME), &listings, core::slice::from_ref(&authority));
+        Netdb::new(netid, true, Registry::verify(signed, netid, &[authority.public()], 1, now).unwrap())
+    }
+
     #[test]
     fn strangers_and_private_addresses_do_not_enter() {
         let mut netdb = known(3);

@@ -23,6 +23,8 @@ pub struct Fetch {
     asking: Option<(RelayId, RelayId, u32)>,
     next: Time,
     again: Duration,
+    /// Rounds that failed in a row.
+    failures: usize,
 }
 
 /// One question.
@@ -37,7 +39,7 @@ pub struct Question {
 impl Fetch {
     /// Asks at once.
     pub fn new(now: Time) -> Fetch {
-        Fetch { asking: None, next: now, again: AGAIN }
+        Fetch { asking: None, next: now, again: AGAIN, failures: 0 }
     }
 
     /// When to call [`Fetch::wake`].
@@ -56,7 +58,16 @@ impl Fetch {
     }
 
     /// Starts the next round when its time has come. `own` is not asked.
-    pub fn wake(&mut self, netdb: &Netdb, own: Option<RelayId>, chance: &mut Chance, now: Time) -> Option<Question> {
+    ///
+    /// `guards` are asked before anybody else, since they know us anyway; others only when each of them has failed.
+    pub fn wake(
+        &mut self,
+        netdb: &Netdb,
+        own: Option<RelayId>,
+        guards: &[RelayId],
+        chance: &mut Chance,
+        now: Time,
+    ) -> Option<Question> {
         if self.asking.is_some() || now < self.next {
             return None;
         }
@@ -70,7 +81,10 @@ impl Fetch {
             self.next = now + EVERY;
             return None;
         }
-        let relay = known.swap_remove(chance.below(known.len() as u64) as usize);
+        let relay = match guards.get(self.failures).filter(|guard| known.contains(guard)) {
+            Some(guard) => *guard,
+            None => known.swap_remove(chance.below(known.len() as u64) as usize),
+        };
         let after = RelayId([0; 32]);
         self.asking = Some((relay, after, 0));
         Some(Question { relay, after })
@@ -85,6 +99,7 @@ impl Fetch {
             return Some(Question { relay, after });
         }
         self.asking = None;
+        self.failures = if failed { self.failures + 1 } else { 0 };
         if Fetch::enough(netdb) && !failed {
             self.again = AGAIN;
             self.next = now + EVERY;
@@ -108,7 +123,7 @@ mod tests {
         let (mut chance, start) = (Chance::new([1; 32]), Time::from_nanos(0));
         for last in [Some(RelayId([0; 32])), Some(RelayId([7; 32]))] {
             let mut fetch = Fetch::new(start);
-            fetch.wake(&netdb, None, &mut chance, start).unwrap();
+            fetch.wake(&netdb, None, &[], &mut chance, start).unwrap();
             let mut questions = 0;
             while fetch.page(&netdb, last, false, start).is_some() {
                 questions += 1;
@@ -124,7 +139,7 @@ mod tests {
         let netdb = known(20);
         let (mut chance, start) = (Chance::new([2; 32]), Time::from_nanos(0));
         let mut fetch = Fetch::new(start);
-        fetch.wake(&netdb, None, &mut chance, start).unwrap();
+        fetch.wake(&netdb, None, &[], &mut chance, start).unwrap();
         let mut id = [0; 32];
         for page in 1..=PAGES_MAX + 1 {
             id[..4].copy_from_slice(&page.to_be_bytes());

@@ -5,6 +5,7 @@ use super::Netdb;
 use super::select::apart;
 use crate::crypto::random::Chance;
 use crate::time::Wall;
+use crate::wire::addrs::Addrs;
 use crate::wire::codec::{Malformed, Reader, Writer};
 use crate::wire::id::RelayId;
 use core::time::Duration;
@@ -67,12 +68,17 @@ impl Guards {
         if self.makeshift && enough {
             self.chosen.clear();
         }
+        if self.chosen.is_empty() && !enough {
+            self.chosen = from_registry(netdb, chance, wall);
+        }
         self.chosen.retain(|(id, until)| *until > wall && netdb.registry().lists(id));
         self.makeshift = !enough && (self.makeshift || self.chosen.is_empty());
         let mut changed = self.chosen.len() != before;
         let wanted = if self.makeshift { KEPT } else { KEPT.min(netdb.len().div_ceil(3)) };
         let known = |chosen: &[(RelayId, Wall)]| chosen.iter().filter(|(id, _)| netdb.contact(id).is_some()).count();
-        while known(&self.chosen) < wanted && self.chosen.len() < KEPT_MAX {
+        // Guards taken from the registry are waited for: their contacts are on their way.
+        let may_add = enough || self.makeshift;
+        while may_add && known(&self.chosen) < wanted && self.chosen.len() < KEPT_MAX {
             let held: Vec<_> = self.chosen.iter().filter_map(|(id, _)| netdb.contact(id)).cloned().collect();
             let mut free: Vec<RelayId> = netdb
                 .contacts()
@@ -96,11 +102,66 @@ impl Guards {
     }
 }
 
+/// Guards before any contact is known, where the registry says of most relays where they are: then the first relay that
+/// sees our address is a guard already, also when it is only asked for contacts. Where it names a few bootstraps, none.
+fn from_registry(netdb: &Netdb, chance: &mut Chance, wall: Wall) -> Vec<(RelayId, Wall)> {
+    let registry = netdb.registry();
+    let mut placed: Vec<(RelayId, Addrs)> =
+        registry.relays().filter(|(_, hint)| netdb.may_dial(hint)).map(|(id, hint)| (*id, *hint)).collect();
+    if placed.len() * 2 < registry.len() {
+        return Vec::new();
+    }
+    chance.shuffle(&mut placed);
+    let wanted = KEPT.min(placed.len().div_ceil(3));
+    let mut chosen: Vec<(RelayId, Addrs)> = Vec::new();
+    for (id, hint) in placed {
+        let operator = registry.operator(&id);
+        let apart = chosen.iter().all(|(other, theirs)| {
+            !hint.near(theirs) && (registry.operator(other) != operator || matches!(operator, None | Some(0)))
+        });
+        if apart && chosen.len() < wanted {
+            chosen.push((id, hint));
+        }
+    }
+    chosen.into_iter().map(|(id, _)| (id, wall.plus(chance.between(LIFETIME / 2, LIFETIME)))).collect()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::testing::known;
+    use super::super::fetch::Fetch;
+    use super::super::testing::{hinted, known};
     use super::*;
+    use crate::time::Time;
+
+    #[test]
+    fn where_relays_are_is_in_the_registry_so_the_first_to_be_asked_is_a_guard() {
+        let (netdb, mut chance) = (hinted(12, 12), Chance::new([2; 32]));
+        let wall = Wall::from_secs(1_000_000);
+        let mut guards = Guards::default();
+        assert!(guards.refresh(&netdb, false, &mut chance, wall), "they are kept at once");
+        let first = guards.ids().to_vec();
+        assert_eq!(first.len(), KEPT);
+        let mut fetch = Fetch::new(Time::default());
+        let mut asked = Vec::new();
+        let mut now = Time::default();
+        while asked.len() < KEPT + 1 {
+            asked.push(fetch.wake(&netdb, None, guards.ids(), &mut chance, now).unwrap().relay);
+            assert!(fetch.page(&netdb, None, true, now).is_none());
+            now = fetch.next_wake().unwrap();
+        }
+        assert_eq!(asked[..KEPT], first, "each guard in turn, and nobody else while one is left");
+        assert!(!guards.refresh(&netdb, true, &mut chance, wall), "and they stay");
+        assert_eq!(guards.ids(), first);
+    }
+
+    #[test]
+    fn a_few_bootstraps_are_nobodys_guards() {
+        let (netdb, mut chance) = (hinted(12, 3), Chance::new([3; 32]));
+        let mut guards = Guards::default();
+        assert!(!guards.refresh(&netdb, false, &mut chance, Wall::from_secs(1_000_000)));
+        assert!(guards.ids().is_empty());
+    }
 
     #[test]
     fn guards_stay_over_a_restart_and_leave_when_their_time_is_up() {

@@ -392,7 +392,7 @@ impl Client {
         let profile = &mut netdb.profile;
         self.paths.wake(links, now.mono, &mut |hops, blamed| judge(profile, hops, blamed));
         self.sessions.wake(&mut road!(self, core, now));
-        let question = self.fetch.wake(&core.netdb, None, &mut self.chance, now.mono);
+        let question = self.fetch.wake(&core.netdb, None, self.guards.ids(), &mut self.chance, now.mono);
         self.fetch_from(question, core, now);
         if now.mono >= self.tend {
             self.tend = now.mono + TEND;

@@ -304,7 +304,7 @@ impl Relay {
 
     pub(super) fn wake(&mut self, core: &mut Core, now: Now) {
         self.transit.wake(&mut core.links, now.mono);
-        let question = self.fetch.wake(&core.netdb, Some(self.own.id), &mut self.chance, now.mono);
+        let question = self.fetch.wake(&core.netdb, Some(self.own.id), &[], &mut self.chance, now.mono);
         self.ask(question, core, now);
         if now.mono >= self.tend {
             // Eager at first, so that a young relay is known soon; then at leisure.
