@@ -74,8 +74,8 @@ impl Building {
                 ephemeral: Box::new(*ephemeral.public()),
                 next,
                 back: wires[i],
-                // Rounded up: no hop ends before we do.
-                lifetime: (lifetime.as_secs() + 1).min(u16::MAX.into()) as u16,
+                // Rounded up: no hop ends before we do. To minutes: all hops are told, and few values tell little.
+                lifetime: (lifetime.as_secs() + 1).next_multiple_of(60).min(u16::MAX.into()) as u16,
                 minute: (now.wall.secs() / 60) as u32,
                 depth: (hops.len() - i) as u8,
                 suite,
