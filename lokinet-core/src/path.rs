@@ -393,9 +393,7 @@ impl Paths {
 
     /// How many builds of a pool are under way and not slow.
     pub fn brisk(&self, aim: pool::Aim) -> usize {
-        let brisk = |path: &&Path| {
-            matches!(path, Path::Building(building) if building.slow_at().is_some() && aim.is(building.purpose()))
-        };
+        let brisk = |path: &&Path| matches!(path, Path::Building(building) if building.slow_at().is_some() && aim.is(building.purpose()));
         self.table.values().filter(brisk).count()
     }
 
