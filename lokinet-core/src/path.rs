@@ -391,25 +391,28 @@ impl Paths {
         })
     }
 
-    /// How many builds that are not for somebody are under way and not slow.
-    pub fn brisk(&self) -> usize {
-        let brisk = |path: &&Path| {
-            matches!(path, Path::Building(building)
-                if building.slow_at().is_some() && !matches!(building.purpose(), Purpose::Join(_)))
-        };
+    /// How many builds of a pool are under way and not slow.
+    pub fn brisk(&self, aim: pool::Aim) -> usize {
+        let brisk = |path: &&Path| matches!(path, Path::Building(building) if building.slow_at().is_some() && aim.is(building.purpose()));
         self.table.values().filter(brisk).count()
     }
 
-    /// The relays that are last hops of live or building paths.
-    pub fn pivots(&self) -> Vec<RelayId> {
-        let live = self.all_live().map(|(_, live)| live.pivot());
-        live.chain(self.all_building().filter_map(|(_, hops, _)| hops.last().map(|hop| hop.id))).collect()
+    /// The relays that are last hops of live or building paths of some purposes.
+    pub fn pivots(&self, of: impl Fn(Purpose) -> bool) -> Vec<RelayId> {
+        let live = self.all_live().filter(|(_, live)| of(live.purpose())).map(|(_, live)| live.pivot());
+        let building = self.all_building().filter(|(_, _, purpose)| of(*purpose));
+        live.chain(building.filter_map(|(_, hops, _)| hops.last().map(|hop| hop.id))).collect()
     }
 
-    /// A live path drawn at random for a question of ours; not one joined to somebody, nor, where there is another, one
-    /// that owes us a sign of life.
+    /// Whether there is a path for questions of ours.
+    pub fn can_ask(&self) -> bool {
+        self.all_live().any(|(_, live)| pool::Aim::Asking.is(live.purpose()))
+    }
+
+    /// A live path drawn at random for a question of ours; where there is another, not one that owes us a sign of life.
+    /// Never one with a token: its pivot would learn of whom or for whom we ask.
     pub fn any(&mut self, now: Time) -> Option<PathKey> {
-        let free = self.all_live().filter(|(_, live)| !matches!(live.purpose(), Purpose::Join(_)));
+        let free = self.all_live().filter(|(_, live)| pool::Aim::Asking.is(live.purpose()));
         let (mut keys, late): (Vec<_>, Vec<_>) = free.partition(|(_, live)| !live.is_late(now));
         if keys.is_empty() {
             keys = late;

@@ -164,7 +164,7 @@ impl Sessions {
             reachable,
             suite,
             answering,
-            publishing: publish::Publisher::new(now),
+            publishing: publish::Publisher::new(),
             chance,
             convos: BTreeMap::new(),
             soonest: now.mono,
@@ -183,11 +183,6 @@ impl Sessions {
     /// Our address.
     pub fn address(&self) -> [u8; 32] {
         self.identity.public()
-    }
-
-    /// Whether paths should be made for callers to meet us.
-    pub fn reachable(&self) -> bool {
-        self.reachable
     }
 
     /// Mixes fresh entropy in.
@@ -261,7 +256,10 @@ impl Sessions {
                 }
             }
             Some(Joining::Convo(session)) => self.standby(session, key, road),
-            None => self.publishing.changed(road.now.mono),
+            None => match road.paths.errand(key) {
+                Some((Purpose::Host(_), _)) => self.publishing.changed(road.now.mono),
+                _ => self.publishing.may_ask(road.now.mono),
+            },
         }
         for lookup in self.lookups.values_mut() {
             lookup.hurry();
@@ -270,7 +268,7 @@ impl Sessions {
     }
 
     /// A path of ours is no more.
-    pub fn path_ended(&mut self, key: PathKey, road: &mut Road<'_>) {
+    pub fn path_ended(&mut self, key: PathKey, purpose: Purpose, road: &mut Road<'_>) {
         self.collecting.retain(|(path, _), _| *path != key);
         match self.joining.remove(&key) {
             Some(Joining::Call(address)) => {
@@ -278,8 +276,8 @@ impl Sessions {
                     call.path_ended(key);
                 }
             }
-            Some(Joining::Convo(_)) => {}
-            None => self.publishing.changed(road.now.mono),
+            None if matches!(purpose, Purpose::Host(_)) => self.publishing.changed(road.now.mono),
+            Some(Joining::Convo(_)) | None => {}
         }
         for convo in self.convos.values_mut() {
             convo.drop_path(key);
@@ -325,9 +323,9 @@ impl Sessions {
         true
     }
 
-    /// Gives an edition of our introset to one of its keepers, by any path.
+    /// Gives an edition of our introset to one of its keepers, by any path for questions.
     fn store(&mut self, edition: u64, ask: Ask, tries: u8, road: &mut Road<'_>) {
-        if edition != self.publishing.revision() {
+        if edition != self.publishing.edition() {
             return;
         }
         let now = road.now.mono;
@@ -386,7 +384,7 @@ impl Sessions {
         if self.reachable {
             let handshake = self.answering.public();
             let asks = self.publishing.due(&self.identity, handshake, &mut self.chance, road);
-            let edition = self.publishing.revision();
+            let edition = self.publishing.edition();
             for ask in asks {
                 self.store(edition, ask, STORE_TRIES, road);
             }

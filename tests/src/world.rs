@@ -3,7 +3,8 @@
 //! tail of its story. Neighbours: `town` settles relays, clients and services; `quic` and `cells` carry what they send.
 
 mod cells;
-mod eyes;
+pub mod eyes;
+mod glass;
 mod host;
 mod machine;
 pub mod packet;
@@ -14,6 +15,7 @@ mod wire;
 
 pub use cells::Tally;
 pub use eyes::{Body, Datagram, Eyes};
+pub use glass::Glass;
 pub use machine::{Birth, Build, Machine};
 pub use quic::{DIAL_PATIENCE, IDLE};
 pub use story::Line;
@@ -102,6 +104,8 @@ pub struct World {
     later: i64,
     /// Hosts whose own contacts every newborn machine is given.
     bootstraps: Vec<usize>,
+    /// Names whose secrets are made from another name.
+    aliases: BTreeMap<String, String>,
 }
 
 impl World {
@@ -123,6 +127,7 @@ impl World {
             tally: Tally::default(),
             later: 0,
             bootstraps: Vec::new(),
+            aliases: BTreeMap::new(),
         }
     }
 

@@ -33,7 +33,7 @@ use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::guards::Guards;
 use crate::netdb::select::{self, Want};
 use crate::path::live::Live;
-use crate::path::pool::Pool;
+use crate::path::pool::{ASKING, Aim, Pool};
 use crate::path::{Action as PathAction, AskId, Paths};
 use crate::session::{Action as SessionAction, Remote, Road, Sessions};
 use crate::time::{Now, Time};
@@ -57,7 +57,8 @@ const TEND: Duration = Duration::from_secs(10);
 /// A client.
 pub struct Client {
     paths: Paths,
-    pool: Pool,
+    /// For questions; a service has another, on which it is met.
+    pools: Vec<Pool>,
     sessions: Sessions,
     guards: Guards,
     strict: bool,
@@ -99,9 +100,11 @@ impl Client {
         for (address, ip) in mapaddr {
             leases.fix(LokiAddress(address), ip);
         }
+        let pools =
+            if reachable { vec![(Aim::Meeting, paths), (Aim::Asking, ASKING)] } else { vec![(Aim::Asking, paths)] };
         let mut client = Client {
             paths: Paths::new(chance.fork("paths"), lifetime),
-            pool: Pool::new(paths, lifetime, now.mono),
+            pools: pools.into_iter().map(|(aim, wanted)| Pool::new(aim, wanted, lifetime, now.mono)).collect(),
             sessions: Sessions::new(identity, reachable, suite, chance.fork("sessions"), now),
             guards,
             strict: !strict.is_empty(),
@@ -198,7 +201,7 @@ impl Client {
         let mut last = None;
         for contact in contacts {
             if let Learned::New(_) = core.learn(contact, now) {
-                self.pool.learned(now.mono);
+                self.pools.iter_mut().for_each(|pool| pool.learned(now.mono));
             }
             last = last.max(contact.get(9..41).and_then(|id| id.try_into().ok()).map(RelayId));
         }
@@ -296,7 +299,9 @@ impl Client {
             busy = true;
             match action {
                 PathAction::Live(key) => {
-                    self.pool.worked();
+                    let purpose = self.paths.errand(key).map(|(purpose, _)| purpose);
+                    let of = |pool: &&mut Pool| purpose.is_some_and(|purpose| pool.aim().is(purpose));
+                    self.pools.iter_mut().filter(of).for_each(Pool::worked);
                     if !self.ready {
                         self.ready = true;
                         core.out.event(Event::Ready);
@@ -307,10 +312,11 @@ impl Client {
                     self.sessions.path_live(key, &mut road!(self, core, now));
                 }
                 PathAction::Ended { key, born, purpose } => {
-                    if !born && !matches!(purpose, Purpose::Join(_)) {
-                        self.pool.failed(now.mono);
+                    if !born {
+                        let of = |pool: &&mut Pool| pool.aim().is(purpose);
+                        self.pools.iter_mut().filter(of).for_each(|pool| pool.failed(now.mono));
                     }
-                    self.sessions.path_ended(key, &mut road!(self, core, now));
+                    self.sessions.path_ended(key, purpose, &mut road!(self, core, now));
                 }
                 PathAction::Answered(id, tell) => self.answered(id, Some(tell), core, now),
                 PathAction::Unanswered(id) => self.answered(id, None, core, now),
@@ -355,31 +361,38 @@ impl Client {
     }
 
     fn fill_pool(&mut self, core: &mut Core, now: Now) {
-        for _ in 0..self.pool.missing(&self.paths, Fetch::enough(&core.netdb), now.mono) {
-            let mut avoid = self.paths.pivots();
-            avoid.dedup();
-            if !self.begin(&avoid, core, now) && !self.begin(&[], core, now) {
-                self.pool.failed(now.mono);
-                break;
+        for index in 0..self.pools.len() {
+            let (pool, aim) = (&self.pools[index], self.pools[index].aim());
+            for _ in 0..pool.missing(&self.paths, Fetch::enough(&core.netdb), now.mono) {
+                // Best a pivot of its own; at least none that we are met at and ask.
+                let all = self.paths.pivots(|_| true);
+                let others = self.paths.pivots(|purpose| !aim.is(purpose));
+                if ![&all[..], &others, &[]].into_iter().any(|avoid| self.begin(aim, avoid, core, now)) {
+                    self.pools[index].failed(now.mono);
+                    break;
+                }
             }
         }
     }
 
-    fn begin(&mut self, avoid: &[RelayId], core: &mut Core, now: Now) -> bool {
+    fn begin(&mut self, aim: Aim, avoid: &[RelayId], core: &mut Core, now: Now) -> bool {
         let guards = self.guards.ids();
         let want = Want { hops: self.hops, guards, pivot: None, avoid };
         let paths = &mut self.paths;
         let Some(hops) = select::select(&core.netdb, &want, paths.chance()).filter(|_| !guards.is_empty()) else {
             return false;
         };
-        let purpose = if self.sessions.reachable() { Purpose::Host(paths.chance().bytes()) } else { Purpose::General };
+        let purpose = match aim {
+            Aim::Asking => Purpose::General,
+            Aim::Meeting => Purpose::Host(paths.chance().bytes()),
+        };
         paths.build(hops, purpose, None, Duration::MAX, &mut core.links, now).is_some()
     }
 
     pub(super) fn next_wake(&self, now: Time) -> Option<(Time, Wake)> {
         let all = [
             self.paths.next_wake().map(|at| (at, Wake::Path)),
-            self.pool.next_wake(&self.paths, now).map(|at| (at, Wake::Path)),
+            self.pools.iter().filter_map(|pool| pool.next_wake(&self.paths, now)).min().map(|at| (at, Wake::Path)),
             self.sessions.next_wake().map(|at| (at, Wake::Session)),
             self.fetch.next_wake().filter(|_| self.learning.is_none()).map(|at| (at, Wake::Netdb)),
             Some((self.tend, Wake::Link)),

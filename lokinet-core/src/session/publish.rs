@@ -1,11 +1,12 @@
 //! Publishing: which of our paths callers may use, told to the relays nearest to our blinded key, for this period and
 //! the one next to it, whenever the paths change and at least every few minutes. Neighbours: `wire::introset` seals,
-//! `session` sends the questions over our own paths.
+//! `session` sends the questions over paths of ours on which nobody is met.
 
 use super::Road;
 use super::lookup::COPIES;
 use crate::crypto::blind::{self, PERIOD};
 use crate::crypto::exchange::PUBLIC;
+use crate::crypto::kdf;
 use crate::crypto::key::Identity;
 use crate::crypto::random::Chance;
 use crate::netdb::Netdb;
@@ -15,6 +16,7 @@ use crate::wire::control::Ask;
 use crate::wire::id::RelayId;
 use crate::wire::introset::{Introset, Lease, MAX_LEASES};
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 /// At least so often the introset is published anew.
 pub const EVERY: Duration = Duration::from_secs(300);
@@ -27,7 +29,10 @@ pub const AGAIN: Duration = Duration::from_millis(500);
 
 /// When and what to publish.
 pub struct Publisher {
-    revision: u64,
+    /// How many editions there were in this run.
+    edition: u64,
+    /// The last revision of each period that was published for.
+    revisions: BTreeMap<u64, u64>,
     next: Option<Time>,
     /// Who was given the last edition of this period.
     keepers: Vec<RelayId>,
@@ -35,23 +40,39 @@ pub struct Publisher {
     again: Duration,
     /// Whether a keeper of the last edition failed us.
     failed: bool,
+    /// Whether an edition waits for a path to give it to anybody.
+    waiting: bool,
+}
+
+impl Default for Publisher {
+    fn default() -> Publisher {
+        Publisher::new()
+    }
 }
 
 impl Publisher {
     /// Nothing to publish yet.
-    pub fn new(now: Now) -> Publisher {
-        // Revisions go on rising over restarts without a file: they begin at the wall clock.
+    pub fn new() -> Publisher {
         Publisher {
-            revision: now.wall.millis(),
+            edition: 0,
+            revisions: BTreeMap::new(),
             next: None,
             keepers: Vec::new(),
             published: false,
             again: AGAIN,
             failed: false,
+            waiting: false,
         }
     }
 
-    /// Our paths changed.
+    /// There is a path for questions: what waited for one goes now.
+    pub fn may_ask(&mut self, now: Time) {
+        if core::mem::take(&mut self.waiting) {
+            self.next = Some(now);
+        }
+    }
+
+    /// The paths on which we are met changed.
     pub fn changed(&mut self, now: Time) {
         let at = if self.published { now + GATHER } else { now };
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
@@ -83,7 +104,8 @@ impl Publisher {
             return Vec::new();
         }
         let leases = leases(road);
-        if leases.is_empty() {
+        self.waiting = !leases.is_empty() && !road.paths.can_ask();
+        if leases.is_empty() || self.waiting {
             self.next = None;
             return Vec::new();
         }
@@ -91,17 +113,22 @@ impl Publisher {
         if !core::mem::take(&mut self.failed) {
             self.again = AGAIN;
         }
-        self.revision = (self.revision + 1).max(now.wall.millis());
+        self.edition += 1;
         let until = leases.iter().map(|lease| lease.until).max().unwrap_or(now.wall).min(now.wall.plus(VALID));
         let introset = Introset { handshake: Box::new(*handshake), leases };
         let period = blind::period(now.wall);
         // Near a period's end callers' clocks may already be in the next, near its start still in the last.
         let half = now.wall.secs() % PERIOD.as_secs() >= PERIOD.as_secs() / 2;
         let adjacent = if half { period + 1 } else { period.saturating_sub(1) };
+        self.revisions.retain(|published, _| published.abs_diff(period) <= 1);
         let mut asks = Vec::new();
         for period in [period, adjacent] {
             let Some(key) = blind::public(&identity.public(), period) else { continue };
-            let Some(signed) = introset.publish(identity, period, self.revision, until, chance) else { continue };
+            let revision = self.revise(&identity.public(), period, chance, now.wall);
+            // As the revision: an end that two keys share would say that they are one service's.
+            let left = until.secs().saturating_sub(now.wall.secs());
+            let until = Wall::from_secs(until.secs() - chance.below(1 + left / 8));
+            let Some(signed) = introset.publish(identity, period, revision, until, chance) else { continue };
             let keepers = road.netdb.nearest(&key, COPIES);
             if asks.is_empty() {
                 self.keepers = keepers.clone();
@@ -114,8 +141,20 @@ impl Publisher {
     }
 
     /// The edition that is out now.
-    pub fn revision(&self) -> u64 {
-        self.revision
+    pub fn edition(&self) -> u64 {
+        self.edition
+    }
+
+    /// The revision of a new edition. It goes on rising over restarts without a file, since it follows the wall clock;
+    /// but from a start that only those who know the address can reckon, and with a second's play, so that neither
+    /// revisions nor their differences are the same in two periods.
+    fn revise(&mut self, address: &[u8; 32], period: u64, chance: &mut Chance, wall: Wall) -> u64 {
+        let digest = kdf::digest("introset revision", &[address, &period.to_be_bytes()]);
+        let start = u64::from_be_bytes(core::array::from_fn(|i| digest[i])) >> 2;
+        let last = self.revisions.get(&period).copied().unwrap_or(0);
+        let revision = (last + 1 + chance.below(100)).max(start + wall.millis() + chance.below(1000));
+        self.revisions.insert(period, revision);
+        revision
     }
 
     /// A relay keeps an edition, or not; true when it is the first that does in this run. However many keepers fail
@@ -124,7 +163,7 @@ impl Publisher {
         if kept {
             return !core::mem::replace(&mut self.published, true);
         }
-        if edition == self.revision && !core::mem::replace(&mut self.failed, true) {
+        if edition == self.edition && !core::mem::replace(&mut self.failed, true) {
             let at = now + self.again;
             self.again = (self.again * 2).min(EVERY / 4);
             self.next = Some(self.next.map_or(at, |next| next.min(at)));

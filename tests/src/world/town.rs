@@ -1,6 +1,8 @@
 //! A town by closed rule: relays, clients and services with names, keys and addresses that follow from the world's
 //! seed and their numbers alone. The only place that makes real nodes. Neighbours: `world` houses them.
 
+use super::eyes::Views;
+use super::glass::Glass;
 use super::machine::{Birth, Machine};
 use super::{BEGINNING, Event, World};
 use core::time::Duration;
@@ -69,13 +71,29 @@ impl World {
         self.settle_with(relays, clients, services, |_, node| Box::new(node));
     }
 
+    /// The same with every relay in glass: what they see is found where it is written down.
+    pub fn settle_in_glass(&mut self, relays: usize, clients: usize, services: usize) -> Views {
+        let views = Views::default();
+        let seen = views.clone();
+        self.settle_with(relays, clients, services, move |name, node| match name.starts_with("relay") {
+            true => Box::new(Glass::new(name, node, seen.clone())),
+            false => Box::new(node),
+        });
+        views
+    }
+
+    /// Has whoever will be settled under this name be somebody else, with all other things equal.
+    pub fn disguise(&mut self, name: &str, other: &str) {
+        self.aliases.insert(name.to_owned(), other.to_owned());
+    }
+
     /// The same with some nodes dressed up as something else, by name.
     pub fn settle_with(
         &mut self,
         relays: usize,
         clients: usize,
         services: usize,
-        dress: fn(&str, Node) -> Box<dyn Machine>,
+        dress: impl Fn(&str, Node) -> Box<dyn Machine> + Clone + 'static,
     ) {
         let mut registry: Vec<RelayId> = (1..=relays).map(|n| key_of(&self.seed_of(&format!("relay{n}")))).collect();
         registry.sort();
@@ -93,6 +111,7 @@ impl World {
                 name: name.clone(),
             };
             let key = identity.filter(|_| trade == Trade::Relay).map(|seed| key_of(&seed));
+            let dress = dress.clone();
             self.add(&name, papers.addr, key, Box::new(move |birth| dress(&papers.name, bear(&papers, birth))));
             if trade == Trade::Relay && number <= BOOTSTRAPS {
                 self.make_bootstrap(&name);
@@ -132,6 +151,7 @@ impl World {
 
     /// The secret that belongs to a name in this world.
     fn seed_of(&self, name: &str) -> Zeroizing<[u8; 32]> {
+        let name = self.aliases.get(name).map_or(name, String::as_str);
         let mut mixed = [0; 32];
         mixed[..8].copy_from_slice(&self.seed.to_le_bytes());
         for (i, byte) in name.bytes().enumerate() {
