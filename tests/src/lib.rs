@@ -3,4 +3,5 @@
 
 pub mod lab;
 pub mod person;
+pub mod scale;
 pub mod world;

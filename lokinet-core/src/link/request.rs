@@ -60,6 +60,11 @@ impl Requests {
         true
     }
 
+    /// How many requests wait for the link for which most wait.
+    pub fn most_queued(&self) -> usize {
+        self.queued.values().map(VecDeque::len).max().unwrap_or_default()
+    }
+
     /// All that waits for a peer, oldest first.
     pub fn unqueue(&mut self, peer: &RelayId) -> VecDeque<Queued> {
         self.queued.remove(peer).unwrap_or_default()

@@ -145,8 +145,8 @@ impl Keyed {
 pub struct Admit {
     own: RelayId,
     keys: OnionKeys,
-    buckets: BTreeMap<LinkId, (u32, Time)>,
-    seen: [HashSet<[u8; 16]>; 2],
+    pub(super) buckets: BTreeMap<LinkId, (u32, Time)>,
+    pub(super) seen: [HashSet<[u8; 16]>; 2],
     turned: Time,
 }
 

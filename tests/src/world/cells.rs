@@ -3,7 +3,8 @@
 
 use super::eyes::Datagram;
 use super::wire::Lost;
-use super::{Happening, World};
+use super::queue::Happening;
+use super::World;
 use lokinet_core::node::io::{Input, Run};
 use lokinet_core::time::Time;
 use std::net::SocketAddr;
