@@ -3,6 +3,7 @@
 //! [`Action`]s. Neighbours: `channel` seals and opens cells; above, `path` and `transit` put cells into links; `netdb`
 //! is on the same floor and unknown here.
 
+mod census;
 pub mod channel;
 pub mod request;
 

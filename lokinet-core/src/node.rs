@@ -3,6 +3,7 @@
 //! nothing itself. Neighbours: `client` and `relay` hold the machines of the two trades; above are only the driver and
 //! the simulated world.
 
+mod census;
 pub mod client;
 pub mod config;
 pub mod io;

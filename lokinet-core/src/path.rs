@@ -375,6 +375,16 @@ impl Paths {
         }
     }
 
+    /// How many paths there are, building and live.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
     /// All live paths, oldest first.
     pub fn all_live(&self) -> impl Iterator<Item = (PathKey, &Live)> {
         self.table.iter().filter_map(|(key, path)| match path {

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod call;
+mod census;
 pub mod convo;
 mod incoming;
 pub mod lookup;

@@ -4,6 +4,7 @@
 //! is joined to whom; `path` is the client's side and unknown here.
 
 pub mod admit;
+pub mod census;
 pub mod hop;
 pub mod join;
 #[cfg(test)]

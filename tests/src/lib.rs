@@ -5,5 +5,6 @@
 pub mod lab;
 pub mod person;
 pub mod row;
+pub mod scale;
 pub mod statistics;
 pub mod world;

@@ -355,7 +355,15 @@ fn sealed(tap: &mut Links, link: LinkId, cell: &Cell, now: Time) -> Vec<u8> {
 
 fn linked(link: LinkId, peer: RelayId, role: Role, number: u8) -> LinkUp {
     let exporter = [number; 32];
-    LinkUp { link, dial: None, peer, role, exporter, suite: Suite::Aes, remote: address(number.into()), mtu: 1440 }
+    LinkUp {
+        link,
+        dial: None,
+        peer,
+        role,
+        exporter: exporter.into(),
+        suite: Suite::Aes,
+        remote: address(number.into()),
+    }
 }
 
 fn address(number: usize) -> SocketAddr {

@@ -6,9 +6,12 @@ mod cells;
 pub mod eyes;
 mod glass;
 mod host;
+mod laws;
 mod machine;
 pub mod packet;
+mod queue;
 mod quic;
+pub mod quiet;
 mod story;
 pub mod town;
 mod wire;
@@ -22,21 +25,22 @@ pub use story::Line;
 pub use wire::Wire;
 
 use bytes::Bytes;
-use core::cmp::Ordering;
 use core::time::Duration;
 use host::Host;
+use laws::Laws;
 use lokinet_core::flow::question::{Answer, Question};
 use lokinet_core::netdb::profile::Profile;
-use lokinet_core::node::io::{Event, Input, LinkId, Output, Ticket};
+use lokinet_core::node::io::{Event, Input, Output, Ticket};
 use lokinet_core::node::report::Report;
 use lokinet_core::time::{Now, Time, Wall};
 use lokinet_core::wire::batch::{Packets, Shape};
 use lokinet_core::wire::id::RelayId;
 use lokinet_core::wire::packet::complete;
-use quic::{Quic, Step};
+use queue::{Happening, Queue};
+use quic::Quic;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use story::Story;
 use wire::Wires;
@@ -52,45 +56,15 @@ const KERNEL: Duration = Duration::from_micros(100);
 /// Wakes in a row at one instant that are not yet a machine gone mad.
 const RESTLESS: u32 = 10_000;
 
-/// One thing in the queue.
-enum Happening {
-    Wake { host: usize, alarm: u64 },
-    Arrive { host: usize },
-    Packets { host: usize, life: u32, packets: Vec<Vec<u8>> },
-    Moved { host: usize, life: u32, link: LinkId, remote: SocketAddr },
-    Quic(Step),
-}
-
-/// When, in which order of being planned, and what.
-struct Planned(Time, u64, Happening);
-
-impl Ord for Planned {
-    /// The earliest is the greatest, for a heap that gives the greatest first.
-    fn cmp(&self, other: &Planned) -> Ordering {
-        (other.0, other.1).cmp(&(self.0, self.1))
-    }
-}
-
-impl PartialOrd for Planned {
-    fn partial_cmp(&self, other: &Planned) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Planned {
-    fn eq(&self, other: &Planned) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Planned {}
-
 /// A world. Hosts are named; naming one that does not exist panics.
 pub struct World {
     seed: u64,
     now: Time,
-    planned: u64,
-    queue: BinaryHeap<Planned>,
+    queue: Queue,
+    /// How many things have happened.
+    steps: u64,
+    /// How many milestones machines have reported.
+    milestones: u64,
     rng: ChaCha8Rng,
     hosts: Vec<Host>,
     names: BTreeMap<String, usize>,
@@ -98,8 +72,11 @@ pub struct World {
     wires: Wires,
     quic: Quic,
     story: Story,
+    laws: Laws,
     eyes: Eyes,
     tally: Tally,
+    /// Requests and their replies by kind: how many, and how many bytes together.
+    asked: [(u64, u64); 8],
     /// How much later than [`BEGINNING`] the clocks of hosts begin that are added from now on, in milliseconds.
     later: i64,
     /// Hosts whose own contacts every newborn machine is given.
@@ -111,11 +88,13 @@ pub struct World {
 impl World {
     /// An empty world in which everything follows from `seed`.
     pub fn new(seed: u64) -> World {
+        quiet::listen();
         World {
             seed,
             now: Time::default(),
-            planned: 0,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
+            steps: 0,
+            milestones: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
             hosts: Vec::new(),
             names: BTreeMap::new(),
@@ -123,8 +102,10 @@ impl World {
             wires: Wires::default(),
             quic: Quic::default(),
             story: Story::new(seed),
+            laws: Laws::default(),
             eyes: Eyes::default(),
             tally: Tally::default(),
+            asked: [(0, 0); 8],
             later: 0,
             bootstraps: Vec::new(),
             aliases: BTreeMap::new(),
@@ -174,8 +155,9 @@ impl World {
         let id = self.host(name);
         self.tell(id, None, "kill", 0, 0);
         self.forget_links(id);
+        let conns = self.conns_of(id);
         self.hosts[id].bury();
-        self.review_links();
+        self.review(&conns);
     }
 
     /// Ends a host's machine as SIGTERM does: `Input::Stop`, time for its goodbyes, then its links are closed.
@@ -187,8 +169,9 @@ impl World {
         self.run_until(|world| world.hosts[id].pending.is_empty(), STOP_PATIENCE);
         self.close_links(id);
         self.forget_links(id);
+        let conns = self.conns_of(id);
         self.hosts[id].bury();
-        self.review_links();
+        self.review(&conns);
     }
 
     // Wires and clocks.
@@ -196,7 +179,8 @@ impl World {
     /// What every wire is like that is not set by itself.
     pub fn usual_wire(&mut self, wire: Wire) {
         self.wires.usual = wire;
-        self.review_links();
+        let all = self.all_conns();
+        self.review(&all);
     }
 
     /// What the wire between two hosts is like, both ways.
@@ -204,7 +188,8 @@ impl World {
         let (one, other) = (self.host(one), self.host(other));
         self.wires.set(one, other, wire);
         self.wires.set(other, one, wire);
-        self.review_links();
+        let conns = self.conns_of(one);
+        self.review(&conns);
     }
 
     /// Cuts the wires between a host and all others, or heals them.
@@ -217,7 +202,8 @@ impl World {
                 self.wires.set(from, to, wire);
             }
         }
-        self.review_links();
+        let conns = self.conns_of(id);
+        self.review(&conns);
     }
 
     /// Moves a host to another address, as a laptop that changes networks.
@@ -284,6 +270,11 @@ impl World {
 
     /// Takes the packets that were delivered to the host's TUN device.
     pub fn inbox(&mut self, name: &str) -> Vec<Vec<u8>> {
+        self.inbox_at(name).into_iter().map(|(_, packet)| packet).collect()
+    }
+
+    /// The same, with when each was delivered.
+    pub fn inbox_at(&mut self, name: &str) -> Vec<(Time, Vec<u8>)> {
         let id = self.host(name);
         core::mem::take(&mut self.hosts[id].inbox)
     }
@@ -388,6 +379,21 @@ impl World {
         self.now
     }
 
+    /// How many things have happened: wakes, arrivals, steps of connections.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// How many things are still to happen.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Requests by their kind (`wire::request`): how many, and how many bytes with their replies.
+    pub fn asked(&self) -> [(u64, u64); 8] {
+        self.asked
+    }
+
     /// Lets this much time pass.
     pub fn run_for(&mut self, time: Duration) {
         self.run_until(|_| false, time);
@@ -400,8 +406,8 @@ impl World {
             if holds(self) {
                 return true;
             }
-            match self.queue.peek() {
-                Some(Planned(at, ..)) if *at <= end => self.step(),
+            match self.queue.next() {
+                Some(at) if at <= end => self.step(),
                 _ => break,
             }
         }
@@ -412,8 +418,9 @@ impl World {
 
     /// Lets the next thing happen.
     fn step(&mut self) {
-        let Some(Planned(at, _, happening)) = self.queue.pop() else { return };
+        let Some((at, happening)) = self.queue.pop() else { return };
         self.now = at;
+        self.steps += 1;
         match happening {
             Happening::Wake { host, alarm } => {
                 if self.hosts[host].alarm.is_some_and(|(_, number)| number == alarm) {
@@ -435,11 +442,11 @@ impl World {
             }
             Happening::Quic(step) => self.quic_step(step),
         }
+        self.beat();
     }
 
     fn schedule(&mut self, at: Time, happening: Happening) {
-        self.planned += 1;
-        self.queue.push(Planned(at.max(self.now), self.planned, happening));
+        self.queue.plan(at.max(self.now), happening);
     }
 
     /// What a host's clocks show.
@@ -459,6 +466,7 @@ impl World {
         let wake = machine.next_wake();
         self.hosts[id].machine = Some(machine);
         self.set_alarm(id, wake.map(|(at, _)| at));
+        self.after_step(id);
     }
 
     fn act(&mut self, id: usize, output: Output<'_>) {
@@ -488,6 +496,7 @@ impl World {
                 };
                 self.tell(id, None, what, 0, 0);
                 self.hosts[id].events.push((self.now, event));
+                self.milestones += 1;
             }
         }
     }
@@ -499,7 +508,7 @@ impl World {
         if self.hosts[id].alarm.map(|(at, _)| at) == at {
             return;
         }
-        let number = self.planned + 1;
+        let number = self.queue.number() + 1;
         self.hosts[id].alarm = at.map(|at| (at, number));
         if let Some(at) = at {
             self.schedule(at, Happening::Wake { host: id, alarm: number });
@@ -546,7 +555,8 @@ impl World {
                 self.schedule(self.now + KERNEL, Happening::Packets { host: id, life, packets: echoes });
             }
         }
-        self.hosts[id].inbox.extend(delivered);
+        let now = self.now;
+        self.hosts[id].inbox.extend(delivered.into_iter().map(|packet| (now, packet)));
     }
 
     // The story.

@@ -75,6 +75,19 @@ struct Lease {
     fixed: bool,
 }
 
+/// One lease, as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leased {
+    /// The local address.
+    pub ip: Ipv4Addr,
+    /// Whose it is.
+    pub remote: Remote,
+    /// When it was last used.
+    pub used: Time,
+    /// Whether it may not be given away: a conversation is open, or it is fixed.
+    pub held: bool,
+}
+
 /// Who has which address.
 pub struct Leases {
     range: Range,
@@ -171,6 +184,12 @@ impl Leases {
     /// The address a remote has.
     pub fn ip_of(&self, remote: &Remote) -> Option<Ipv4Addr> {
         self.by_remote.get(remote).map(|lease| lease.ip)
+    }
+
+    /// All leases, by remote.
+    pub fn all(&self) -> Vec<Leased> {
+        let leased = |(remote, l): (&Remote, &Lease)| Leased { ip: l.ip, remote: *remote, used: l.used, held: l.held };
+        self.by_remote.iter().map(leased).collect()
     }
 
     /// How many are leased.

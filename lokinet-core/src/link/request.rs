@@ -76,6 +76,11 @@ impl Requests {
         true
     }
 
+    /// How many requests wait for the link for which most wait.
+    pub fn most_queued(&self) -> usize {
+        self.queued.values().map(VecDeque::len).max().unwrap_or_default()
+    }
+
     /// All that waits for a dial, oldest first.
     pub fn unqueue(&mut self, dial: &DialId) -> VecDeque<Queued> {
         self.queued.remove(dial).unwrap_or_default()

@@ -56,14 +56,14 @@ const TEND: Duration = Duration::from_secs(10);
 
 /// A client.
 pub struct Client {
-    paths: Paths,
+    pub(super) paths: Paths,
     /// For questions; a service has another, on which it is met.
     pools: Vec<Pool>,
-    sessions: Sessions,
+    pub(super) sessions: Sessions,
     guards: Guards,
     strict: bool,
     hops: usize,
-    leases: Leases,
+    pub(super) leases: Leases,
     range: Range,
     srv: Vec<SrvRecord>,
     netid: String,
@@ -79,6 +79,8 @@ pub struct Client {
     tend: Time,
     /// Packets from the TUN device that could not be sent.
     refused: u64,
+    /// Contacts we were told, known ones too, in bytes.
+    directory: u64,
 }
 
 impl Client {
@@ -124,6 +126,7 @@ impl Client {
             published: false,
             tend: now.mono,
             refused: 0,
+            directory: 0,
         };
         client.refresh_guards(core, now);
         client
@@ -200,6 +203,7 @@ impl Client {
     fn take_contacts(&mut self, contacts: &[Bytes], core: &mut Core, now: Now) -> Option<RelayId> {
         let mut last = None;
         for contact in contacts {
+            self.directory += contact.len() as u64;
             if let Learned::New(_) = core.learn(contact, now) {
                 self.pools.iter_mut().for_each(|pool| pool.learned(now.mono));
             }
@@ -499,6 +503,7 @@ impl Client {
             ("path cells dropped", self.paths.dropped),
             ("session cells dropped", self.sessions.dropped),
             ("packets refused", self.refused),
+            ("directory bytes", self.directory),
         ]);
     }
 }

@@ -33,6 +33,13 @@ pub struct Report {
     pub counters: Vec<(&'static str, u64)>,
 }
 
+impl Report {
+    /// A counter by its name; 0 when there is none.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| *count)
+    }
+}
+
 /// One link.
 #[derive(Clone, Debug)]
 pub struct LinkReport {

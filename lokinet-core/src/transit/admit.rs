@@ -155,13 +155,13 @@ impl Keyed {
 pub struct Admit {
     own: RelayId,
     keys: OnionKeys,
-    buckets: BTreeMap<LinkId, Bucket>,
-    seen: Seen,
+    pub(super) buckets: BTreeMap<LinkId, Bucket>,
+    pub(super) seen: Seen,
 }
 
 /// Builds that were opened, by the time they claim, for as long as that time is near enough to ours.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     by_minute: BTreeMap<u64, Minute>,
 }
 
@@ -227,6 +227,11 @@ impl Admit {
 }
 
 impl Seen {
+    /// How many builds are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.by_minute.values().map(|minute| minute.names.len()).sum()
+    }
+
     fn contains(&self, name: &[u8; 8]) -> bool {
         self.by_minute.values().any(|minute| minute.names.contains(name))
     }
@@ -234,7 +239,7 @@ impl Seen {
     /// Remembers a build of that minute until it is out of time; false when there is no room for it.
     fn remember(&mut self, name: [u8; 8], link: LinkId, minute: u64, now: u64) -> bool {
         self.by_minute.retain(|minute, _| minute.abs_diff(now) <= SKEW_MINUTES);
-        let all: usize = self.by_minute.values().map(|minute| minute.names.len()).sum();
+        let all = self.len();
         let brought: usize = self.by_minute.values().filter_map(|minute| minute.brought.get(&link)).sum();
         if all >= REPLAYS_MAX || brought >= REPLAYS_OF_LINK {
             return false;

@@ -64,6 +64,11 @@ impl Joins {
         hops
     }
 
+    /// How many callers the service has that has most.
+    pub fn most_callers(&self) -> usize {
+        self.by_token.values().map(|service| service.callers.len()).max().unwrap_or_default()
+    }
+
     /// A caller's path ended.
     pub fn end_caller(&mut self, service: usize, caller: CallerId) {
         if let Some(token) = self.by_hop.get(&service)

@@ -164,7 +164,7 @@ impl Pane {
 
     /// The link as the relay behind is to know it: under another secret.
     fn link_up(&mut self, up: &LinkUp) -> LinkUp {
-        let behind = LinkUp { exporter: kdf::digest("behind glass", &[&up.exporter]), ..up.clone() };
+        let behind = LinkUp { exporter: kdf::digest("behind glass", &[up.exporter.as_slice()]).into(), ..up.clone() };
         let role = match up.role {
             Role::Initiator => Role::Responder,
             Role::Responder => Role::Initiator,

@@ -35,15 +35,16 @@ pub(super) struct Host {
     pub restless: (Time, u32),
     /// Whether its kernel sends back what it is sent.
     pub echoes: bool,
-    pub inbox: Vec<Vec<u8>>,
+    /// What was delivered to its TUN device, and when.
+    pub inbox: Vec<(Time, Vec<u8>)>,
     /// How many of its packets came without checksum.
     pub finished: usize,
     pub events: Vec<(Time, Event)>,
     pub answers: BTreeMap<Ticket, Answer>,
     /// Name questions that wait for their answer.
     pub asking: BTreeMap<Ticket, Time>,
-    /// Requests of others that wait for this machine's answer: the world's number of each.
-    pub asked: BTreeMap<Ticket, u64>,
+    /// Requests of others that wait for this machine's answer: the world's number of each, and since when.
+    pub asked: BTreeMap<Ticket, (u64, Time)>,
     /// Requests of this machine that wait for a reply.
     pub pending: BTreeMap<Ticket, u64>,
     /// Its links: the world's number of the connection, and which end.

@@ -16,6 +16,10 @@ pub trait Machine {
     fn is_cell(&self, datagram: &[u8]) -> bool;
     /// A look at itself.
     fn report(&self, now: Now) -> Report;
+    /// The node in it that keeps the world's laws; `None` for what keeps none.
+    fn node(&self) -> Option<&Node> {
+        None
+    }
 }
 
 impl Machine for Node {
@@ -36,6 +40,10 @@ impl Machine for Node {
 
     fn report(&self, now: Now) -> Report {
         Node::report(self, now)
+    }
+
+    fn node(&self) -> Option<&Node> {
+        Some(self)
     }
 }
 

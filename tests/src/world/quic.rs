@@ -3,8 +3,9 @@
 //! only by its silence. TLS itself is not here; labs test it. Neighbours: `wire` says how long things take, `world`
 //! owns the queue.
 
+use super::World;
 use super::eyes::Body;
-use super::{Happening, World};
+use super::queue::Happening;
 use bytes::Bytes;
 use core::time::Duration;
 use lokinet_core::node::io::{
@@ -143,7 +144,7 @@ impl World {
         }
         // Sent at once and not through the queue: the process may end with its next breath.
         self.post(conn, 1 - side, Parcel::Close, 0);
-        self.review_links();
+        self.review(&[conn]);
     }
 
     pub(super) fn request(&mut self, host: usize, link: LinkId, ticket: Ticket, body: Bytes, patience: Duration) {
@@ -160,6 +161,9 @@ impl World {
         let other = self.quic.conns.get(&conn).map(|c| c.ends[1 - side].host);
         self.tell(host, other, "request", 1, body.len());
         self.story.hear(&body);
+        let kind = usize::from(body.first().copied().unwrap_or_default() & 7);
+        self.asked[kind].0 += 1;
+        self.asked[kind].1 += body.len() as u64;
         self.quic.asks.insert(number, Ask { conn, side, ticket, body });
         self.step_at(self.now + patience, Step::Ended { ask: number, result: Err(NoReply::TimedOut) });
         let Some(end) = self.quic.conns.get_mut(&conn).map(|c| &mut c.ends[side]) else { return };
@@ -167,7 +171,7 @@ impl World {
             end.waiting.push_back(number);
         } else {
             end.open += 1;
-            self.step_at(self.now, Step::Send { conn, to: 1 - side, parcel: Parcel::Request(number), tries: 0 });
+            self.post(conn, 1 - side, Parcel::Request(number), 0);
         }
     }
 
@@ -175,10 +179,12 @@ impl World {
         self.must(body.as_ref().is_none_or(|b| b.len() <= REPLY_MAX), host, "sends a reply beyond REPLY_MAX");
         let asked = self.hosts[host].asked.remove(&ticket);
         self.must(asked.is_some(), host, "answers a request twice, or one that nobody made");
-        let Some((number, ask)) = asked.and_then(|n| Some((n, self.quic.asks.get(&n)?))) else {
+        let Some((number, ask)) = asked.and_then(|(n, _)| Some((n, self.quic.asks.get(&n)?))) else {
             return self.tell(host, None, "answer too late", 0, 0);
         };
         let (conn, to) = (ask.conn, ask.side);
+        let kind = usize::from(ask.body.first().copied().unwrap_or_default() & 7);
+        self.asked[kind].1 += body.as_ref().map_or(0, Bytes::len) as u64;
         let other = self.quic.conns.get(&conn).map(|c| c.ends[to].host);
         self.tell(
             host,
@@ -188,7 +194,7 @@ impl World {
             body.as_ref().map_or(0, Bytes::len),
         );
         self.story.hear(body.as_deref().unwrap_or_default());
-        self.step_at(self.now, Step::Send { conn, to, parcel: Parcel::Reply(number, body), tries: 0 });
+        self.post(conn, to, Parcel::Reply(number, body), 0);
     }
 
     // What the queue brings.
@@ -294,7 +300,7 @@ impl World {
         }
         self.quic.conns.insert(conn, Conn { ends: [near, far], exporter, suite, broken: None });
         self.step_at(self.now, Step::Send { conn, to: 1, parcel: Parcel::Finished, tries: 0 });
-        self.review_links();
+        self.review(&[conn]);
         self.link_up(conn, 0, Some(dial));
     }
 
@@ -370,7 +376,7 @@ impl World {
             Parcel::Request(ask) => {
                 let Some(body) = self.quic.asks.get(&ask).map(|a| a.body.clone()) else { return };
                 let ticket = self.hosts[host].ticket();
-                self.hosts[host].asked.insert(ticket, ask);
+                self.hosts[host].asked.insert(ticket, (ask, self.now));
                 self.feed(host, Input::Request { link, ticket, body });
             }
             Parcel::Reply(ask, body) => self.ended(ask, body.ok_or(NoReply::Refused)),
@@ -439,29 +445,48 @@ impl World {
     }
 
     fn asks_of(&self, conn: u64, side: usize) -> Vec<u64> {
-        self.quic.asks.iter().filter(|(_, ask)| ask.conn == conn && ask.side == side).map(|(n, _)| *n).collect()
+        let Some(c) = self.quic.conns.get(&conn) else { return Vec::new() };
+        let on_it = |number: &&u64| self.quic.asks.get(number).is_some_and(|a| a.conn == conn && a.side == side);
+        let mut asks: Vec<u64> = self.hosts[c.ends[side].host].pending.values().filter(on_it).copied().collect();
+        asks.sort_unstable();
+        asks
     }
 
     // What the world does to connections.
 
-    /// After wires or lives changed: which connections are mute now, and which can speak again.
-    pub(super) fn review_links(&mut self) {
-        let mut mute = Vec::new();
-        for (number, conn) in &mut self.quic.conns {
+    /// The other end of a link, when both ends have it: whose, and that host's number for it.
+    pub(super) fn far_end(&self, host: usize, link: LinkId) -> Option<(usize, LinkId)> {
+        let (conn, side) = self.hosts[host].links.get(&link)?;
+        let far = &self.quic.conns.get(conn)?.ends[1 - side];
+        let here = far.life == self.hosts[far.host].life && far.stage == Stage::Up;
+        here.then_some((far.host, far.link))
+    }
+
+    /// All connections there are.
+    pub(super) fn all_conns(&self) -> Vec<u64> {
+        self.quic.conns.keys().copied().collect()
+    }
+
+    /// The connections a host has.
+    pub(super) fn conns_of(&self, host: usize) -> Vec<u64> {
+        self.hosts[host].links.values().map(|(conn, _)| *conn).collect()
+    }
+
+    /// After wires or lives changed: which of these connections are mute now, and which can speak again.
+    pub(super) fn review(&mut self, conns: &[u64]) {
+        for number in conns {
+            let Some(conn) = self.quic.conns.get_mut(number) else { continue };
             let [a, b] = &conn.ends;
             let gone = conn.ends.iter().any(|e| e.life != self.hosts[e.host].life || e.stage == Stage::Gone);
             let cut = self.wires.between(a.host, b.host).cut || self.wires.between(b.host, a.host).cut;
             match (gone || cut, conn.broken) {
                 (true, None) => {
                     conn.broken = Some(self.now);
-                    mute.push(*number);
+                    self.step_at(self.now + IDLE, Step::Idle { conn: *number });
                 }
                 (false, Some(_)) => conn.broken = None,
                 _ => {}
             }
-        }
-        for conn in mute {
-            self.step_at(self.now + IDLE, Step::Idle { conn });
         }
     }
 

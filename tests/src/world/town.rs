@@ -139,7 +139,10 @@ impl World {
     /// Lets time pass until every living node of the town is ready and every service has published, each in the life
     /// it lives now, at most `patience`; whether it came to that.
     pub fn awake(&mut self, patience: Duration) -> bool {
-        self.run_until(World::is_awake, patience)
+        // Only a milestone can make the difference.
+        let mut told = None;
+        let awake = |world: &World| told.replace(world.milestones) != Some(world.milestones) && world.is_awake();
+        self.run_until(awake, patience)
     }
 
     fn is_awake(&self) -> bool {
