@@ -272,7 +272,7 @@ impl Stage {
     pub fn move_any(&mut self, feed: &mut Feed<'_>) {
         match feed.byte() % 12 {
             0 | 1 => self.pass(Duration::from_millis(1 << (feed.byte() % 16))),
-            2 => self.pass(Duration::from_secs(feed.number() as u64 % 4000)),
+            2 => self.pass(Duration::from_secs(1 << (feed.byte() % 13))),
             3 => self.jump(if feed.byte() < 200 {
                 self.now.wall.millis() ^ (1 << (feed.byte() % 24))
             } else {
@@ -308,6 +308,9 @@ impl Stage {
     pub fn end(mut self) {
         let _ = self.node.report(self.now);
         for _ in 0..200 {
+            if self.asked.is_empty() && self.questions.is_empty() && self.pending.is_empty() {
+                break;
+            }
             self.dials.drain(..).collect::<Vec<_>>().into_iter().for_each(|(dial, _)| {
                 self.tell(Input::DialFailed { dial });
             });
