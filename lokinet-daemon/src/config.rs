@@ -6,6 +6,8 @@
 mod bind;
 mod complaint;
 mod desk;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod generate;
 mod given;
 mod home;

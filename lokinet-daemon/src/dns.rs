@@ -4,6 +4,8 @@
 //! decides answers.
 
 mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 mod server;
 mod upstream;
 

@@ -121,7 +121,11 @@ impl Tell {
                 let introset = reader.rest();
                 return Ok(Tell::Found((!introset.is_empty()).then(|| Bytes::copy_from_slice(introset))));
             }
-            3 => Tell::Stored(reader.u8()? != 0),
+            3 => match reader.u8()? {
+                0 => Tell::Stored(false),
+                1 => Tell::Stored(true),
+                _ => return Err(Malformed),
+            },
             4 => {
                 let (contacts, rest) = reader.rest().as_chunks::<CONTACT>();
                 if !rest.is_empty() || contacts.len() > CONTACTS_MAX {
@@ -135,5 +139,20 @@ impl Tell {
         };
         reader.end()?;
         Ok(tell)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the fuzzer: 255 values meant "stored".
+    #[test]
+    fn yes_and_no_have_one_spelling_each() {
+        let spelt: Vec<u8> = (0..=255).filter(|byte| Tell::decode(&[3, *byte]).is_ok()).collect();
+        assert_eq!(spelt, [0, 1]);
+        for kept in [false, true] {
+            assert_eq!(Tell::decode(&Tell::Stored(kept).encode()), Ok(Tell::Stored(kept)));
+        }
     }
 }
