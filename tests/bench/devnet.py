@@ -89,7 +89,8 @@ class Ours(Lab):
         self.devnet, self.hops = devnet, hops
         self.number = devnet.hops.index(hops) + 1
         self.visitor, self.site = f"client{self.number}", f"service{self.number}"
-        self.key, self.title = f"ours{hops}", f"**ours, {hops}+{hops} hops** ({2 * hops - 1} relay{"s" if hops > 1 else ""})"
+        relays = "1 relay" if hops == 1 else f"{2 * hops - 1} relays"
+        self.key, self.title = f"ours{hops}", f"**ours, {hops}+{hops} hops** ({relays})"
         self.client, self.server = devnet.inside(self.visitor), devnet.inside(self.site)
         self.segment = devnet.segment
 

@@ -97,8 +97,12 @@ class Nested(Wireguard):
         self.target = self.bind = address("service")
 
     def roles(self, each):
-        places = {"first": each["relay1"], "middle": each["relay2"], "pivot": each["relay3"]}
-        return {**super().roles(each), **places}
+        return {**super().roles(each), **in_a_row(each)}
+
+
+def in_a_row(each):
+    """The places of three relays."""
+    return {"first": each["relay1"], "middle": each["relay2"], "pivot": each["relay3"]}
 
 
 class Yggdrasil(Tunnel):
@@ -129,7 +133,9 @@ class YggdrasilRow(Yggdrasil):
 
     key, title = "ygg3", "yggdrasil, 3 relays (not anonymous)"
     hosts = ("client", "relay1", "relay2", "relay3", "service")
-    roles = Nested.roles
+
+    def roles(self, each):
+        return {**super().roles(each), **in_a_row(each)}
 
 
 class Nebula(Tunnel):

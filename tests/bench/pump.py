@@ -78,9 +78,11 @@ def connect(proxy, host, port, user):
     peer = socket.create_connection(proxy, timeout=60)
     cubic(peer)
     user = user.encode()
-    peer.sendall(b"\x05\x01\x02\x01" + bytes([len(user)]) + user + b"\x01x")
-    if exactly(peer, 4) != b"\x05\x02\x01\x00":
-        raise OSError("the proxy refuses us")
+    # Step by step: Tor throws away what comes before its answer.
+    for said, answer in ((b"\x05\x01\x02", b"\x05\x02"), (b"\x01" + bytes([len(user)]) + user + b"\x01x", b"\x01\x00")):
+        peer.sendall(said)
+        if exactly(peer, 2) != answer:
+            raise OSError("the proxy refuses us")
     name = host.encode()
     peer.sendall(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + struct.pack("!H", port))
     answer = exactly(peer, 4)

@@ -117,7 +117,7 @@ class Tor(Tunnel):
             if hostname.exists():
                 self.target = hostname.read_text().strip()
                 try:
-                    self.ping(1)
+                    self.ask("ping", "1", timeout=15)
                     return
                 except Trouble:
                     pass
