@@ -29,12 +29,15 @@ class Devnet:
             return
         pairs = str(len(self.hops))
         size = ["--relays", str(self.relays), "--clients", pairs, "--services", pairs]
-        knows_hops = "--hops" in run(self.binary, "devnet", "up", "--help")
-        if knows_hops:
-            size += ["--hops", ",".join(map(str, self.hops))]
+        up = [self.binary, "devnet", "up", "--dir", self.dir, *size]
         try:
-            run(self.binary, "devnet", "up", "--dir", self.dir, *size, timeout=150)
-            if not knows_hops:
+            try:
+                run(*up, "--hops", ",".join(map(str, self.hops)), timeout=150)
+            except Trouble as trouble:
+                if "unexpected argument" not in str(trouble):
+                    raise
+                # An older one.
+                run(*up, timeout=150)
                 self.rewrite()
             self.nodes = {node["name"]: node for node in self.status()}
         except Trouble as trouble:
