@@ -140,6 +140,9 @@ pub struct Size {
     /// How bad the wire is, e.g. latency=20ms,jitter=2ms,loss=0.5%,rate=100mbit (not yet)
     #[arg(long, value_name = "IMPAIRMENT")]
     net: Option<String>,
+    /// How many relays their paths have; several numbers: the first pair of client and service, the second, ... in turn
+    #[arg(long, value_name = "N,...", value_delimiter = ',', hide = true, value_parser = clap::value_parser!(u8).range(1..=4))]
+    hops: Vec<u8>,
     /// The program each node runs
     #[arg(long, hide = true)]
     daemon: Option<PathBuf>,
@@ -170,7 +173,16 @@ pub fn run(args: DevnetArgs) -> ExitCode {
             life::running(&default("")).and_then(|plan| enter::exec(&plan, &node, &command))
         }
         DevnetCommand::Demo { relays, json, daemon } => {
-            let size = Size { relays, clients: 1, services: 1, exits: 0, session_nodes: 0, net: None, daemon };
+            let size = Size {
+                relays,
+                clients: 1,
+                services: 1,
+                exits: 0,
+                session_nodes: 0,
+                net: None,
+                hops: Vec::new(),
+                daemon,
+            };
             within(raise_and(&default("-demo"), &size, &screen, Some(json)))
         }
         DevnetCommand::Up(size) => within(raise_and(&default(""), &size, &screen, None)),

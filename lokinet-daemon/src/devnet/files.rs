@@ -9,6 +9,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use lokinet_core::crypto::key::Identity;
 use lokinet_core::time::Wall;
+use lokinet_core::wire::address;
 use lokinet_core::wire::addrs::Addrs;
 use lokinet_core::wire::contact::NetId;
 use lokinet_core::wire::id::RelayId;
@@ -82,6 +83,12 @@ fn ini(plan: &Plan, node: &Node, authority: &str) -> String {
         }
         Role::Client | Role::Service => {
             text.push_str("\n[network]\nifname=lokitun0\n");
+            if let Some(hops) = node.hops {
+                let _ = writeln!(text, "hops={hops}");
+            }
+            if node.hops == Some(1) {
+                text.push_str(&shared_doors(plan));
+            }
             if node.role == Role::Service {
                 let _ = writeln!(text, "keyfile={}", node.dir.join("data/service.private").display());
             }
@@ -93,6 +100,13 @@ fn ini(plan: &Plan, node: &Node, authority: &str) -> String {
     let _ = writeln!(text, "\n[api]\nenabled=true\nsocket={}", node.socket().display());
     text.push_str("\n[logging]\nlevel=info\ntype=print\n");
     text
+}
+
+/// Over one hop the guard is the pivot too, so that only those meet who have the same guards; the option wants two.
+fn shared_doors(plan: &Plan) -> String {
+    let ids = plan.nodes.iter().filter_map(|node| node.id.as_deref()).take(2);
+    let keys = ids.filter_map(|id| HEXLOWER.decode(id.as_bytes()).ok()?.try_into().ok());
+    keys.map(|key| format!("strict-connect={}\n", address::snode(&RelayId(key)))).collect()
 }
 
 /// What the node finds in `/etc` in place of the host's.
@@ -134,7 +148,8 @@ mod tests {
     fn the_daemon_takes_what_is_written_without_a_word() {
         let dir = std::env::temp_dir().join(format!("lokinet-devnet-files-{}", std::process::id()));
         fs::create_dir_all(&dir).expect("a directory");
-        let mut plan = Plan::new(&dir, "/bin/true".into(), 2, 1, 1).expect("a plan");
+        let plan = Plan::new(&dir, "/bin/true".into(), 2, 3, 1).expect("a plan");
+        let mut plan = plan.with_hops(&[1, 4]);
         write(&mut plan).expect("files");
         for node in &plan.nodes {
             let role = if node.role == Role::Relay { config::Role::Relay } else { config::Role::Client };
@@ -143,6 +158,11 @@ mod tests {
             assert!(warnings.is_empty(), "{}: {warnings:?}", node.name);
             assert_eq!(settings.router.public.first().copied(), (node.role == Role::Relay).then(|| node.hint()));
             assert_eq!(settings.api.socket, node.socket());
+            if node.role != Role::Relay {
+                let one = node.number != 2;
+                assert_eq!(settings.network.hops, if one { 1 } else { 4 }, "{}", node.name);
+                assert_eq!(settings.network.strict.len(), if one { 2 } else { 0 }, "{}", node.name);
+            }
         }
         let relay = plan.nodes.first().expect("relays come first");
         let seed = keyfile::load(&relay.dir.join("data/identity.key")).expect("a relay's key");

@@ -69,6 +69,8 @@ pub struct Node {
     pub v6: Option<Ipv6Addr>,
     /// Its folder.
     pub dir: PathBuf,
+    /// How many relays its paths have, where it is not left to the daemon.
+    pub hops: Option<u8>,
     /// A relay's public identity in hexadecimal.
     pub id: Option<String>,
     /// Its `.loki` address, once known.
@@ -90,6 +92,7 @@ impl Node {
             number,
             v4: Ipv4Addr::new(10, second, 0, 1),
             v6: ipv6.then(|| Ipv6Addr::new(0x3fff, u16::from(second), 0, 0, 0, 0, 0, 1)),
+            hops: None,
             id: None,
             loki: None,
             net: None,
@@ -173,6 +176,14 @@ impl Plan {
             )));
         }
         Ok(Self { dir: dir.to_path_buf(), daemon, nodes, init: None })
+    }
+
+    /// Gives clients and services these lengths of paths, by their numbers in turn; none leaves it to the daemons.
+    pub fn with_hops(mut self, hops: &[u8]) -> Self {
+        for node in self.nodes.iter_mut().filter(|node| node.role != Role::Relay) {
+            node.hops = hops.iter().cycle().nth(usize::from(node.number - 1)).copied();
+        }
+        self
     }
 
     /// Reads the network in `dir`; `None` when there is none.

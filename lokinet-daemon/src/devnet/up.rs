@@ -45,6 +45,10 @@ pub fn check(size: &Size) -> Outcome<()> {
     if size.session_nodes > 0 {
         return Err(Trouble::refusal("--session-nodes: not yet. devnet starts no session-node so far; leave it out"));
     }
+    if let Some(hops) = size.hops.iter().find(|hops| **hops > size.relays || size.relays < 2) {
+        let what = format!("--hops {hops}: {} relays are too few for it; give more --relays", size.relays);
+        return Err(Trouble::refusal(what));
+    }
     size.net.as_deref().map_or(Ok(()), impair::refuse)
 }
 
@@ -61,7 +65,7 @@ pub async fn raise(dir: &Path, size: &Size, screen: &Screen) -> Outcome<Raised> 
         None => std::env::current_exe().or_trouble(|| "cannot find this program's own file".into())?,
     };
     let daemon = fs::canonicalize(&daemon).or_trouble(|| format!("the program {} is not there", daemon.display()))?;
-    let mut plan = Plan::new(dir, daemon, size.relays, size.clients, size.services)?;
+    let mut plan = Plan::new(dir, daemon, size.relays, size.clients, size.services)?.with_hops(&size.hops);
     life::clear(dir)?;
     files::write(&mut plan)?;
     plan.save()?;
