@@ -217,6 +217,8 @@ fn a_quiet_talk_outlives_the_services_guards() {
     for seed in 190..194 {
         let mut world = town(seed);
         let way = call(&mut world, "client1", "service1");
+        // Old enough that the caller has its standby and joins nothing of its own accord for a while.
+        world.run_for(SECOND * 90);
         assert!(ping(&mut world, "client1", way, 1, SECOND));
         let first =
             |hops: &[(lokinet_core::wire::id::RelayId, Option<std::net::SocketAddr>)]| hops.first().map(|hop| hop.0);
