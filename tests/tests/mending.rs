@@ -209,3 +209,32 @@ fn a_host_that_moves_to_another_network_goes_on_talking() {
     println!("moved, traffic again after {took:?}");
     assert!(took <= SECOND);
 }
+
+/// Found by the fuzzer: the service lost all its ways while nobody spoke, forgot its caller after a minute, and the
+/// caller, who knew nothing of it, had to wait another minute.
+#[test]
+fn a_quiet_talk_outlives_the_services_guards() {
+    for seed in 190..194 {
+        let mut world = town(seed);
+        let way = call(&mut world, "client1", "service1");
+        // Old enough that the caller has its standby and joins nothing of its own accord for a while.
+        world.run_for(SECOND * 90);
+        assert!(ping(&mut world, "client1", way, 1, SECOND));
+        let first =
+            |hops: &[(lokinet_core::wire::id::RelayId, Option<std::net::SocketAddr>)]| hops.first().map(|hop| hop.0);
+        let report = world.report("service1");
+        let mut guards: Vec<_> = report.paths.iter().filter_map(|path| first(&path.hops)).collect();
+        guards.sort();
+        guards.dedup();
+        let guards: Vec<String> = guards.iter().filter_map(|id| Some(world.who_has(*id)?.to_owned())).collect();
+        assert!(!guards.is_empty());
+        for guard in &guards {
+            world.kill(guard);
+            world.start(guard);
+        }
+        world.run_for(SECOND * 180);
+        let took = reached_again(&mut world, "client1", way, 100, SECOND * 60);
+        println!("seed {seed}: {guards:?} restarted, traffic again after {took:?}");
+        assert!(took.is_some_and(|took| took <= SECOND * 3), "seed {seed}: {took:?}");
+    }
+}

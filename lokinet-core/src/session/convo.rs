@@ -286,9 +286,11 @@ impl Convo {
             || (!self.proven && now.since(self.born) >= PROOF)
     }
 
-    /// Whether the other end is gone.
+    /// Whether the other end is gone. A service that has lost its routes cannot tell: its caller, who alone can make new
+    /// ones, may have nothing to say and know nothing of it.
     pub fn is_lost(&self, now: Time) -> bool {
-        self.waiting.is_some_and(|since| now.since(since) >= LOST)
+        let stranded = !self.caller && self.routes.is_empty();
+        !stranded && self.waiting.is_some_and(|since| now.since(since) >= LOST)
     }
 
     /// Asks for a sign of life: on the route in use first, and on every one when that does not answer. Asked all at once,
