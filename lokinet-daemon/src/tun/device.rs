@@ -1,6 +1,6 @@
 //! `/dev/net/tun`: opening it, making an interface with it, moving packets. The only file of the daemon's TUN with
 //! `unsafe`, for the one ioctl; packets go through safe reads and writes. Neighbours: `tun` decides what is made, the
-//! driver calls the batches.
+//! driver calls the batches; `devnet::wire` makes its TAPs here.
 #![allow(unsafe_code)]
 
 use super::choice::{MTU, NAME_MAX};
@@ -15,14 +15,24 @@ use std::os::unix::fs::OpenOptionsExt;
 const ROOM: usize = 2048;
 const _: () = assert!(ROOM > MTU as usize);
 
+/// What an interface carries.
+#[derive(Clone, Copy)]
+#[repr(i32)]
+pub(crate) enum Kind {
+    /// IP packets.
+    Tun = libc::IFF_TUN,
+    /// Ethernet frames.
+    Tap = libc::IFF_TAP,
+}
+
 /// Opens the door to the kernel's TUN driver: non-blocking, and closed in children (std opens everything so).
-pub(super) fn open() -> io::Result<File> {
+pub(crate) fn open() -> io::Result<File> {
     File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")
 }
 
 /// Makes the interface `name`, which lives as long as `file` is open. An interface of that name, even one left for us
-/// by somebody, is refused (`EBUSY`): what we made goes with us.
-pub(super) fn make(file: &File, name: &str) -> io::Result<()> {
+/// by somebody, is refused (`EBUSY`): what we made goes with us. Without a name the kernel chooses one.
+pub(crate) fn make(file: &File, name: &str, kind: Kind) -> io::Result<()> {
     if name.len() > NAME_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -31,7 +41,7 @@ pub(super) fn make(file: &File, name: &str) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char; // the last of its 16 bytes stays zero
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
+    request.ifr_ifru.ifru_flags = (kind as libc::c_int | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one ifreq, which lives through the call; the descriptor is open.
     match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) } {
         0 => Ok(()),
