@@ -1,5 +1,6 @@
 //! `lokinet devnet`: the laboratory everybody uses. Whole networks of ordinary daemons on one machine, each in namespaces of
-//! its own. `plan` and `files` say what there is, `init` holds it over `namespace` and `wire`, `up` raises it, `enter` and `demo`
+//! its own. `plan` and `files` say what there is, `init` holds it over `namespace` and `wire`, `switch` is the wire's place where
+//! `impair` wants a bad one (`link` for link), `up` raises it, `enter` and `demo`
 //! use it, `life` ends it. `run` is called from main before any thread exists, since namespaces want that.
 
 mod demo;
@@ -8,11 +9,13 @@ mod files;
 mod impair;
 mod init;
 mod life;
+mod link;
 mod namespace;
 mod plan;
 mod probe;
 mod screen;
 mod status;
+mod switch;
 mod tool;
 mod up;
 mod wire;
@@ -26,6 +29,7 @@ use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::trouble::{OrTrouble, Outcome, Trouble};
+use impair::Impairment;
 use init::Request;
 use plan::Plan;
 use screen::Screen;
@@ -51,6 +55,9 @@ pub enum DevnetCommand {
         /// How many relays carry the traffic
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=199))]
         relays: u8,
+        /// How bad the wire is
+        #[command(flatten)]
+        net: Net,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -137,15 +144,39 @@ pub struct Size {
     /// How many Session nodes (not yet)
     #[arg(long, default_value_t = 0)]
     session_nodes: u8,
-    /// How bad the wire is, e.g. latency=20ms,jitter=2ms,loss=0.5%,rate=100mbit (not yet)
-    #[arg(long, value_name = "IMPAIRMENT")]
-    net: Option<String>,
     /// How many relays their paths have; several numbers: the first pair of client and service, the second, ... in turn
     #[arg(long, value_name = "N,...", value_delimiter = ',', hide = true, value_parser = clap::value_parser!(u8).range(1..=4))]
     hops: Vec<u8>,
+    #[command(flatten)]
+    net: Net,
     /// The program each node runs
     #[arg(long, hide = true)]
     daemon: Option<PathBuf>,
+}
+
+/// How bad the wire is.
+#[derive(Args, Debug)]
+pub struct Net {
+    /// Make the wire bad: latency=20ms,jitter=2ms,loss=0.5%,rate=100mbit
+    ///
+    /// Each node's link does this to the frames the node sends, so that a ping meets it twice, there and back. Parts that are
+    /// left out do nothing.
+    ///
+    /// latency=TIME: how long a frame is on its way, one way (us, ms, s).
+    ///
+    /// jitter=TIME: by how much that varies, up and down, evenly; at most the latency. Frames overtake each other within it,
+    /// as with netem; where there is a rate they keep their order.
+    ///
+    /// loss=PERCENT: how many frames are lost, each by itself (%).
+    ///
+    /// rate=SPEED: how much leaves a node in a second (kbit, mbit, gbit), frames counted with their Ethernet header.
+    ///
+    /// queue=TIME: how long a frame waits at most for those before it; where it would be longer it is dropped [default: 100ms
+    /// where there is a rate].
+    ///
+    /// seed=NUMBER: what losses and jitter are drawn from [default: a random one, shown by `status`].
+    #[arg(id = "net", long = "net", value_name = "IMPAIRMENT")]
+    wanted: Option<Impairment>,
 }
 
 /// Some nodes.
@@ -172,17 +203,9 @@ pub fn run(args: DevnetArgs) -> ExitCode {
         DevnetCommand::Exec { node, command } => {
             life::running(&default("")).and_then(|plan| enter::exec(&plan, &node, &command))
         }
-        DevnetCommand::Demo { relays, json, daemon } => {
-            let size = Size {
-                relays,
-                clients: 1,
-                services: 1,
-                exits: 0,
-                session_nodes: 0,
-                net: None,
-                hops: Vec::new(),
-                daemon,
-            };
+        DevnetCommand::Demo { relays, net, json, daemon } => {
+            let size =
+                Size { relays, clients: 1, services: 1, exits: 0, session_nodes: 0, net, hops: Vec::new(), daemon };
             within(raise_and(&default("-demo"), &size, &screen, Some(json)))
         }
         DevnetCommand::Up(size) => within(raise_and(&default(""), &size, &screen, None)),

@@ -7,7 +7,7 @@
 //! buffers, which the crates' interfaces do not allow.
 
 mod choice;
-mod device;
+pub(crate) mod device;
 mod link;
 mod offload;
 mod outgoing;
@@ -161,13 +161,13 @@ fn make(file: &File, name: Option<String>) -> Result<String, TunError> {
         if !choice::is_name(&name) {
             return Err(TunError::Name(name));
         }
-        return match device::make(file, &name) {
+        return match device::make(file, &name, device::Kind::Tun) {
             Ok(()) => Ok(name),
             Err(error) => Err(refused(name, error)),
         };
     }
     for name in choice::names() {
-        match device::make(file, &name) {
+        match device::make(file, &name, device::Kind::Tun) {
             Ok(()) => return Ok(name),
             Err(error) => match refused(name, error) {
                 TunError::NameTaken(_) => {}

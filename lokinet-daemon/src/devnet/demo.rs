@@ -43,6 +43,8 @@ struct Document {
     service: Option<String>,
     service_ip: Option<String>,
     client: Option<String>,
+    /// What `--net` did to the wire.
+    net: Option<String>,
     seconds: f64,
     dir: String,
 }
@@ -62,6 +64,9 @@ pub async fn run(dir: &Path, size: &Size, json: bool, screen: &Screen) -> Outcom
         screen.headline(format_args!(
             "A whole network on this machine: {relays} relays, {clients} client, {services} .loki site"
         ));
+        if let Some(net) = &size.net.wanted {
+            screen.headline(format_args!("over a bad wire: {net}"));
+        }
     }
     let raised = match up::raise(dir, size, screen).await {
         Ok(raised) => raised,
@@ -77,6 +82,7 @@ pub async fn run(dir: &Path, size: &Size, json: bool, screen: &Screen) -> Outcom
     let raise_time = began.elapsed();
     let mut demo = Demo { plan: raised.plan.clone(), screen, json, document: Document::default() };
     demo.document.dir = dir.display().to_string();
+    demo.document.net = demo.plan.net.map(|net| net.to_string());
     demo.document.client = demo.plan.node("client1")?.loki.clone();
     demo.record("up", "", "lokinet devnet up", raise_time, format!("{} nodes ready", raised.plan.nodes.len()), true);
     let result = demo.steps().await;

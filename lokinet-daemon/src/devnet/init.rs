@@ -1,12 +1,12 @@
 //! The process that holds a network: first in its PID namespace, so that its end is the end of all. It makes the namespaces
-//! (`namespace`), lays the wire (`wire`), starts each node's daemon, reaps, and takes requests at a socket from the verbs.
+//! (`namespace`), lays the wire (`wire`, `switch`), starts each node's daemon, reaps, and takes requests at a socket from the verbs.
 //! It runs from a re-execution of the program, in two steps, before any thread exists.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,7 +20,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::files::ETC;
 use super::namespace;
 use super::plan::{Node, Plan, Role};
-use super::wire::Wire;
+use super::switch::{Switch, Tally};
+use super::wire::{self, Wire};
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// What the init says on its standard output once every daemon is started.
@@ -66,6 +67,8 @@ pub struct Vital {
     pub end: Option<String>,
     /// Whether its cable is pulled.
     pub partitioned: bool,
+    /// What its frames came to, where the wire is impaired.
+    pub wire: Option<Tally>,
 }
 
 /// The first step: new namespaces, and in them the second step.
@@ -97,19 +100,6 @@ fn no_user_namespace(error: &std::io::Error) -> String {
     format!("user namespaces are missing here: the kernel refuses one with its networks and mounts ({error}); {remedy}")
 }
 
-fn no_tun(error: &std::io::Error) -> String {
-    match fs::metadata("/dev/net/tun") {
-        Err(_) => "/dev/net/tun is missing: there is no such file; load its module: sudo modprobe tun".into(),
-        Ok(facts) if !facts.file_type().is_char_device() => "/dev/net/tun is no device here".into(),
-        Ok(facts) => format!(
-            "/dev/net/tun cannot be used ({error}): its mode is {:04o}. User namespaces are allowed. \
-             Remedy: sudo chmod 0666 /dev/net/tun (as ordinary distributions have it), or run this as root. \
-             Running without TUN devices, over embedded tunnels, is not built yet",
-            facts.permissions().mode() & 0o7777
-        ),
-    }
-}
-
 /// The second step: the init itself. Its parent hears `STARTED` or one line of complaint.
 pub fn inner(dir: &Path) -> Outcome<()> {
     let mut plan = Plan::load(dir)?.ok_or_else(|| Trouble::new("no plan to start from"))?;
@@ -137,31 +127,35 @@ struct Place {
 struct Hold {
     plan: Plan,
     wire: Wire,
+    switch: Option<Switch>,
     places: Vec<Place>,
     ended: Signal,
 }
 
 async fn hold(mut plan: Plan) -> Outcome<()> {
     let ended = signal(SignalKind::child()).or_trouble(|| "cannot listen to the children".into())?;
-    let wire = Wire::lay().await?;
-    let mut places = Vec::new();
+    let wire = Wire::lay(plan.net.is_none()).await?;
+    let (mut places, mut taps) = (Vec::new(), Vec::new());
     let mut tun_tried = false;
     for node in &mut plan.nodes {
-        let net = wire.attach(node).await?;
+        let (net, tap) = wire.attach(node).await?;
+        taps.extend(tap);
         if node.role != Role::Relay && !tun_tried {
-            wire.visit(&net, namespace::try_tun)?.map_err(|error| Trouble::new(no_tun(&error)))?;
+            wire.visit(&net, wire::try_tun)??;
             tun_tried = true;
         }
         let mounts = make_mounts(node)?;
         (node.net, node.mounts) = (Some(net.as_raw_fd()), Some(mounts.as_raw_fd()));
-        let vital = Vital { name: node.name.clone(), pid: None, end: None, partitioned: false };
+        let vital = Vital { name: node.name.clone(), pid: None, end: None, partitioned: false, wire: None };
         places.push(Place { node: node.clone(), net, mounts, vital });
     }
     plan.save()?;
+    // Not before the last namespace is made: a process with threads makes none.
+    let switch = plan.net.map(|net| Switch::start(taps, net)).transpose()?;
     let socket = plan.init_socket();
     let _ = fs::remove_file(&socket);
     let door = UnixListener::bind(&socket).or_trouble(|| format!("cannot listen at {}", socket.display()))?;
-    let mut hold = Hold { plan, wire, places, ended };
+    let mut hold = Hold { plan, wire, switch, places, ended };
     for at in 0..hold.places.len() {
         hold.start(at)?;
     }
@@ -285,11 +279,16 @@ impl Hold {
             (Ok(Ok(_)), Ok(request)) => self.obey(request).await,
             _ => Err(Trouble::new("not a request")),
         };
-        let nodes = self.places.iter().map(|place| place.vital.clone()).collect();
+        let nodes = (0..self.places.len()).filter_map(|at| self.vital(at)).collect();
         let reply = Reply { error: result.err().map(|trouble| trouble.what), nodes };
         let mut line = serde_json::to_vec(&reply)?;
         line.push(b'\n');
         tokio::time::timeout(PATIENCE, caller.write_all(&line)).await?
+    }
+
+    fn vital(&self, at: usize) -> Option<Vital> {
+        let wire = self.switch.as_ref().and_then(|switch| switch.tally(at));
+        self.places.get(at).map(|place| Vital { wire, ..place.vital.clone() })
     }
 
     async fn obey(&mut self, request: Request) -> Outcome<()> {
@@ -319,7 +318,10 @@ impl Hold {
     }
 
     async fn plug(&mut self, at: usize, node: &str, plugged: bool) -> Outcome<()> {
-        self.wire.plug(node, plugged).await?;
+        match &self.switch {
+            Some(switch) => switch.plug(at, plugged),
+            None => self.wire.plug(node, plugged).await?,
+        }
         if let Some(place) = self.places.get_mut(at) {
             place.vital.partitioned = !plugged;
         }

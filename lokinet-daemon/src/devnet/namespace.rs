@@ -112,16 +112,6 @@ fn mount(from: Option<&Path>, at: &Path, kind: Option<&str>, flags: libc::c_ulon
     checked(unsafe { libc::mount(pointer(&from), at.as_ptr(), pointer(&kind), flags, std::ptr::null()) })
 }
 
-/// Opens `/dev/net/tun` and makes an interface with it, which vanishes again as the file is closed.
-pub fn try_tun() -> io::Result<()> {
-    let tun = File::options().read(true).write(true).open("/dev/net/tun")?;
-    // SAFETY: an all-zero ifreq is a valid one (empty name, no flags).
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
-    // SAFETY: TUNSETIFF reads and writes one ifreq, which lives through the call.
-    checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })
-}
-
 /// Makes the child a session of its own: no terminal, no signals of the caller's terminal.
 pub fn start_session(command: &mut Command) {
     // SAFETY: between fork and exec the closure only calls setsid, which is async-signal-safe.

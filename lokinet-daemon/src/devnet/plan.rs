@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::impair::Impairment;
 use super::namespace;
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 
@@ -145,6 +146,8 @@ pub struct Plan {
     pub dir: PathBuf,
     /// The program each node runs.
     pub daemon: PathBuf,
+    /// How bad the wire is; `None` for a perfect one.
+    pub net: Option<Impairment>,
     /// Relays first, then clients, then services.
     pub nodes: Vec<Node>,
     /// Who holds it, once it runs.
@@ -175,7 +178,7 @@ impl Plan {
                 dir.display()
             )));
         }
-        Ok(Self { dir: dir.to_path_buf(), daemon, nodes, init: None })
+        Ok(Self { dir: dir.to_path_buf(), daemon, net: None, nodes, init: None })
     }
 
     /// Gives clients and services these lengths of paths, by their numbers in turn; none leaves it to the daemons.

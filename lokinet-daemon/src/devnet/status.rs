@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::init::{Request, Vital};
 use super::plan::{Node, Plan, Role};
 use super::screen::Screen;
+use super::switch::Tally;
 use super::{life, probe};
 use crate::trouble::{OrTrouble, Outcome};
 
@@ -21,6 +22,10 @@ struct NodeLine {
     state: String,
     socket: String,
     log: String,
+    /// What the wire does to its frames.
+    net: Option<String>,
+    /// What they came to.
+    wire: Option<Tally>,
     paths: Vec<probe::Route>,
 }
 
@@ -50,6 +55,15 @@ pub async fn show(dir: &Path, json: bool, screen: &Screen) -> Outcome<u8> {
             screen.say(format_args!("{} path: {}{latency}", line.name, path.hops.join(" -> ")));
         }
     }
+    if let Some(net) = &plan.net {
+        let tallies: Vec<Tally> = lines.iter().filter_map(|line| line.wire).collect();
+        let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
+        let (sent, lost) = (sum(|tally| tally.sent), sum(|tally| tally.lost));
+        let (full, cut) = (sum(|tally| tally.full), sum(|tally| tally.cut));
+        screen.say(format_args!(
+            "the wire: {net}; {sent} frames sent, {lost} lost, {full} dropped from full queues, {cut} at pulled cables"
+        ));
+    }
     screen.aside(format_args!("logs: {}/nodes/NODE/log", plan.dir.display()));
     Ok(0)
 }
@@ -77,6 +91,8 @@ async fn line(plan: &Plan, node: &Node, vital: Option<&Vital>) -> NodeLine {
         state,
         socket: node.socket().display().to_string(),
         log: node.log().display().to_string(),
+        net: plan.net.map(|net| net.to_string()),
+        wire: vital.and_then(|vital| vital.wire),
         paths: if visits { probe::paths(plan, &node.socket(), "").await } else { Vec::new() },
     }
 }
@@ -91,6 +107,9 @@ pub fn table(plan: &Plan, screen: &Screen) {
             node.v4.to_string(),
             node.loki.as_deref().unwrap_or("-")
         ));
+    }
+    if let Some(net) = &plan.net {
+        screen.say(format_args!("the wire: {net}"));
     }
     if let Some(visitor) = plan.nodes.iter().find(|node| node.role == Role::Client) {
         screen.aside(format_args!(

@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 
+use super::impair::Impairment;
 use super::init::{KEEP, Request, STARTED};
 use super::plan::{Node, Plan, Role};
 use super::screen::{Screen, Wait, seconds};
-use super::{Size, files, impair, life, probe};
+use super::{Size, files, life, probe};
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// How long a node may take to be ready.
@@ -49,7 +50,7 @@ pub fn check(size: &Size) -> Outcome<()> {
         let what = format!("--hops {hops}: {} relays are too few for it; give more --relays", size.relays);
         return Err(Trouble::refusal(what));
     }
-    size.net.as_deref().map_or(Ok(()), impair::refuse)
+    Ok(())
 }
 
 /// Raises a network in `dir` (locked by the caller).
@@ -66,6 +67,7 @@ pub async fn raise(dir: &Path, size: &Size, screen: &Screen) -> Outcome<Raised> 
     };
     let daemon = fs::canonicalize(&daemon).or_trouble(|| format!("the program {} is not there", daemon.display()))?;
     let mut plan = Plan::new(dir, daemon, size.relays, size.clients, size.services)?.with_hops(&size.hops);
+    plan.net = size.net.wanted.map(with_seed).transpose()?;
     life::clear(dir)?;
     files::write(&mut plan)?;
     plan.save()?;
@@ -85,6 +87,15 @@ pub async fn raise(dir: &Path, size: &Size, screen: &Screen) -> Outcome<Raised> 
     wait_ready(&mut plan, screen).await?;
     plan.save()?;
     Ok(Raised { plan, leash })
+}
+
+/// A seed that `status` shows, for who wants the same losses again.
+fn with_seed(mut net: Impairment) -> Outcome<Impairment> {
+    if net.seed.is_none() {
+        let seed = getrandom::u32().or_trouble(|| "the system gives no random bytes".into())?;
+        net.seed = Some(seed.into());
+    }
+    Ok(net)
 }
 
 /// Starts the init, and hears from it that all is made or why not.

@@ -2,7 +2,7 @@
 //! go by the dozen: it hands down super-packets that are to be cut and checksums that are to be finished, and takes the
 //! same (offload, as network cards do it; `tun::offload` is the header before each). The only file of the daemon's TUN with
 //! `unsafe`, for two ioctls; packets go through safe reads and writes. Neighbours: `tun` decides what is made, the driver
-//! calls the batches, `outgoing` says what is written, the core cuts and joins.
+//! calls the batches, `devnet::wire` makes its TAPs here, `outgoing` says what is written, the core cuts and joins.
 #![allow(unsafe_code)]
 
 use super::choice::{MTU, NAME_MAX};
@@ -22,14 +22,24 @@ const ROOM: usize = 2048;
 const SUPER_ROOM: usize = 1 << 16;
 const _: () = assert!(ROOM > MTU as usize);
 
+/// What an interface carries.
+#[derive(Clone, Copy)]
+#[repr(i32)]
+pub(crate) enum Kind {
+    /// IP packets.
+    Tun = libc::IFF_TUN,
+    /// Ethernet frames.
+    Tap = libc::IFF_TAP,
+}
+
 /// Opens the door to the kernel's TUN driver: non-blocking, and closed in children (std opens everything so).
-pub(super) fn open() -> io::Result<File> {
+pub(crate) fn open() -> io::Result<File> {
     File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")
 }
 
 /// Makes the interface `name`, which lives as long as `file` is open. An interface of that name, even one left for us
-/// by somebody, is refused (`EBUSY`): what we made goes with us.
-pub(super) fn make(file: &File, name: &str) -> io::Result<()> {
+/// by somebody, is refused (`EBUSY`): what we made goes with us. Without a name the kernel chooses one.
+pub(crate) fn make(file: &File, name: &str, kind: Kind) -> io::Result<()> {
     if name.len() > NAME_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -38,8 +48,10 @@ pub(super) fn make(file: &File, name: &str) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char; // the last of its 16 bytes stays zero
     }
-    // With or without offload, the header comes before each packet; the kernel has had it for longer than IFF_TUN_EXCL.
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL | libc::IFF_VNET_HDR;
+    // With or without offload, the header comes before each packet of a TUN; the kernel has had it for longer than
+    // IFF_TUN_EXCL. A TAP carries plain frames.
+    let header = if let Kind::Tun = kind { libc::IFF_VNET_HDR } else { 0 };
+    let flags = kind as libc::c_int | libc::IFF_NO_PI | libc::IFF_TUN_EXCL | header;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one ifreq, which lives through the call; the descriptor is open.
     match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) } {
