@@ -213,7 +213,8 @@ class Lab:
 
     def udp(self, seconds, mbits):
         """Sends at a rate: Mbit/s that left and that arrived, and the loss in percent."""
-        told = self.iperf(seconds, ["-u", "-b", f"{mbits:.3f}M", "-l", str(self.udp_size)])["end"]["sum"]
+        more = ["-u", "-b", f"{mbits:.3f}M", "-l", str(self.udp_size), *socket_buffers()]
+        told = self.iperf(seconds, more)["end"]["sum"]
         sent, lost = told["bits_per_second"] / 1e6, told["lost_percent"]
         return sent, sent * (1 - lost / 100), lost
 
@@ -262,14 +263,14 @@ class Raw(Lab):
 
 
 def measure(lab, plan):
-    """One round of one lab. `plan` has seconds (of one TCP run), pings, probes (of UDP)."""
+    """One round of one lab. `plan` has seconds (of one TCP run), pings, probes and udp_seconds (of one probe)."""
     trips = lab.ping(plan.pings)
     result = {"ping_p50": quantile(trips, 0.5), "ping_p99": quantile(trips, 0.99)}
     for key, streams, reverse in (("x1", 1, False), ("x1r", 1, True), ("x4", 4, False), ("x4r", 4, True)):
         result[key] = counted(lab, plan.seconds, streams, reverse)
     if lab.udp_size:
         start = min(result["x1"]["mbits"] / 2, 600)
-        result["udp"] = udp_ceiling(lambda rate: lab.udp(1.5, rate), start, plan.probes)
+        result["udp"] = udp_ceiling(lambda rate: lab.udp(plan.udp_seconds, rate), start, plan.probes)
     pids = lab.pids()
     memory = {name: rss(pid) for name, pid in pids.items()}
     # Of one process of each kind.
@@ -349,6 +350,16 @@ def iperf(client, server, target, bind, seconds, more):
         except subprocess.TimeoutExpired:
             listening.kill()
             listening.communicate()
+
+
+def socket_buffers():
+    """What iperf3 shall ask for at both ends of UDP: with the kernel's default 200 KB a receiver that waits 2 ms for its
+    processor loses packets that the tunnel has delivered. iperf3 refuses to run when it does not get what it asks for."""
+    try:
+        most = min(int(Path(f"/proc/sys/net/core/{way}mem_max").read_text()) for way in "rw")
+    except OSError:
+        return []
+    return ["-w", str(min(most, 4 << 20))]
 
 
 def cpu(pid):
