@@ -133,7 +133,7 @@ impl Story {
                 })
             }
             Request::Contacts { .. } => Some(NET.contacts.concat().into()),
-            Request::Clock if feed.byte() % 4 != 0 => {
+            Request::Clock if !feed.byte().is_multiple_of(4) => {
                 Some(Bytes::copy_from_slice(&self.stage.now.wall.millis().to_be_bytes()))
             }
             Request::Clock => Some(Bytes::copy_from_slice(&feed.wide().to_be_bytes())),
@@ -155,7 +155,7 @@ impl Story {
                 let envelope = Envelope::verify(introset, self.stage.now.wall);
                 let opened = envelope.ok().and_then(|envelope| envelope.open(&self.address));
                 self.door = opened.map(|introset| introset.handshake).or(self.door.take());
-                Tell::Stored(feed.byte() % 8 != 0)
+                Tell::Stored(!feed.byte().is_multiple_of(8))
             }
             Ask::Contacts { .. } => Tell::Contacts((0..RELAYS).map(|n| fresh_contact(n, feed.byte().into())).collect()),
             Ask::Close => return,
@@ -275,7 +275,7 @@ impl Story {
             return;
         }
         let at = feed.below(REMEMBERED) % self.talks.len();
-        let size = if feed.byte() % 4 == 0 { Size::Small } else { Size::Full };
+        let size = if feed.byte().is_multiple_of(4) { Size::Small } else { Size::Full };
         let (mut frames, limit) = (Vec::new(), session::frames(size));
         for _ in 0..feed.below(6) {
             let frame = match feed.byte() % 6 {
@@ -283,12 +283,12 @@ impl Story {
                 2 => Frame::Probe(feed.byte().into()),
                 3 => Frame::Echo(feed.byte().into()),
                 4 => Frame::Here,
-                _ if feed.byte() % 8 == 0 => Frame::Close,
+                _ if feed.byte().is_multiple_of(8) => Frame::Close,
                 _ => Frame::Probe(0),
             };
             frame.write(&mut frames, limit);
         }
-        if feed.byte() % 4 == 0 {
+        if feed.byte().is_multiple_of(4) {
             frames = feed.slice().to_vec();
         }
         frames.resize(limit, 0);
@@ -346,7 +346,8 @@ impl Story {
                 Kind::Pass | Kind::Cover => {}
             }
         }
-        for list in [&mut self.stage.seen.packets] {
+        {
+            let list = &mut self.stage.seen.packets;
             list.drain(..).for_each(|packet| {
                 assert!(lokinet_core::wire::packet::View::new(&packet).is_ok(), "a malformed packet was delivered");
             });

@@ -39,7 +39,7 @@ pub static SECRET: LazyLock<Secret> = LazyLock::new(|| Secret::generate(&mut Cha
 pub fn record(bytes: &[u8]) {
     let mut feed = Feed::new(bytes);
     let mut chance = Chance::new([3; 32]);
-    if feed.byte() % 2 == 0 {
+    if feed.byte().is_multiple_of(2) {
         let mut raw = feed.rest().to_vec();
         assert!(build::open_record(&SECRET, &raw).is_none());
         raw.resize(BUILD, 0);
@@ -142,7 +142,7 @@ pub fn registry(bytes: &[u8]) {
 pub fn introset(bytes: &[u8]) {
     let mut feed = Feed::new(bytes);
     let mode = feed.byte();
-    if mode % 2 == 0 {
+    if mode.is_multiple_of(2) {
         let signed = Bytes::copy_from_slice(feed.rest());
         assert!(Envelope::verify(signed, NOW).is_err(), "an introset that nobody signed");
         return;
@@ -180,7 +180,7 @@ pub fn handshake(bytes: &[u8]) {
     let mut chance = Chance::new([6; 32]);
     let address = Identity::from_seed(&[8; 32]).public();
     let mode = feed.byte();
-    if mode % 2 == 0 {
+    if mode.is_multiple_of(2) {
         let mut hello = feed.rest().to_vec();
         assert!(session::answer(&address, &SECRET, &hello).is_none());
         hello.resize(session::HELLO, 0);
