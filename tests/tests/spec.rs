@@ -115,6 +115,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("answers remembered", hop::ANSWERS_MAX),
         ("paths of a client", path::PATHS_MAX),
         ("pool builds at once", pool::BUILDING_MAX),
+        ("paths for questions of a service", pool::ASKING),
         ("introset", introset::INTROSET),
         ("introset inside", introset::INSIDE),
         ("leases of an introset", introset::MAX_LEASES),

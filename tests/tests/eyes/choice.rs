@@ -113,7 +113,8 @@ fn hops_are_drawn_by_the_intended_weights() {
             }
         }
         if expected[0] == 0.0 {
-            (seen.remove(0), expected.remove(0));
+            seen.remove(0);
+            expected.remove(0);
         }
         assert!(counts.is_empty(), "somebody was drawn who must not be");
         let (chi, bound) = (chi_squared(&seen, &expected), chi_squared_bound(seen.len() - 1));
