@@ -132,6 +132,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("questions a second", hop::QUESTIONS.1 as usize),
         ("paths of a client", path::PATHS_MAX),
         ("pool builds at once", pool::BUILDING_MAX),
+        ("paths for questions of a service", pool::ASKING),
         ("introset", introset::INTROSET),
         ("introset inside", introset::INSIDE),
         ("leases of an introset", introset::MAX_LEASES),

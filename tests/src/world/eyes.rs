@@ -224,19 +224,21 @@ pub fn paths(hops: &[Hop]) -> Vec<Vec<&Hop>> {
 /// Bytes of a string that two onlookers may not share.
 pub const STRING: usize = 8;
 
-/// Every string of a view, save those with so many zeros that they are padding.
-pub fn strings<'a>(view: impl Iterator<Item = &'a [u8]>) -> HashSet<[u8; STRING]> {
-    let mut all = HashSet::new();
+/// Every string of a view, sorted, save those with so many zeros that they are padding.
+pub fn strings<'a>(view: impl Iterator<Item = &'a [u8]>) -> Vec<[u8; STRING]> {
+    let mut all: Vec<u64> = Vec::new();
     for bytes in view {
         for window in bytes.windows(STRING).filter(|window| window.iter().filter(|byte| **byte == 0).count() < 3) {
-            all.insert(core::array::from_fn(|i| window[i]));
+            all.push(window.iter().fold(0, |string, byte| string << 8 | u64::from(*byte)));
         }
     }
-    all
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter().map(u64::to_be_bytes).collect()
 }
 
-/// A string that both have, if there is one.
-pub fn shared(one: &HashSet<[u8; STRING]>, other: &HashSet<[u8; STRING]>) -> Option<[u8; STRING]> {
+/// A string that both views have, if there is one.
+pub fn shared(one: &[[u8; STRING]], other: &[[u8; STRING]]) -> Option<[u8; STRING]> {
     let (few, many) = if one.len() < other.len() { (one, other) } else { (other, one) };
-    few.iter().find(|string| many.contains(*string)).copied()
+    few.iter().find(|string| many.binary_search(string).is_ok()).copied()
 }

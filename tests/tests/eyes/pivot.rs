@@ -16,7 +16,7 @@ use lokinet_core::wire::request::Request;
 use lokinet_tests::person::{first_address, loki_name, own_ip, ping, question};
 use lokinet_tests::world::eyes::{Hop, STRING, shared, strings};
 use lokinet_tests::world::{BEGINNING, Body, World};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = blind::PERIOD;
@@ -125,7 +125,7 @@ fn the_pivots_transcript_is_the_same_when_the_service_is_another() {
 }
 
 /// Everything that follows from a service's key: address, blinded keys, and all that was published under them.
-fn derived(seen: &Seen) -> HashSet<[u8; STRING]> {
+fn derived(seen: &Seen) -> Vec<[u8; STRING]> {
     let period = blind::period(BEGINNING);
     let mut all: Vec<Vec<u8>> = vec![seen.address.to_vec()];
     all.extend((period - 1..=period + 1).filter_map(|n| blind::public(&seen.address, n)).map(|key| key.to_vec()));

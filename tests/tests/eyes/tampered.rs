@@ -74,19 +74,18 @@ fn lives(row: &mut Row, key: PathKey) -> bool {
     row.paths.live(key).is_some() && is_heard(row, 2, &cells)
 }
 
-/// Every bit of both sizes, a few at each of a thousand paths, after the first hop and after the second.
+/// Every bit of both sizes, after the first hop and after the second, a few at each of a thousand paths.
 #[test]
 fn downwards_every_flipped_bit_dies_at_the_next_honest_hop() {
     let (mut row, keys) = row(PATHS);
     let (mut tried, mut padding) = (0, 0);
     for size in [Size::Small, Size::Full] {
-        for bit in 0..size.onion() * 8 {
-            let (key, liar) = (keys[bit % PATHS], bit % 2);
-            let honest = liar + 1;
+        for (liar, bit) in (0..size.onion() * 8).flat_map(|bit| [(0, bit), (1, bit)]) {
+            let (key, honest) = (keys[bit % PATHS], liar + 1);
             let cells = asked(&mut row, key, size, liar);
             let dropped = row.relays[honest].transit.dropped;
-            tried += 1;
             if bit / 8 < size.layer(2 - liar) {
+                tried += 1;
                 row.lower(honest, &flipped(&cells[0], bit));
                 assert_eq!(row.relays[honest].transit.dropped, dropped + 1, "bit {bit} was not noticed");
                 assert_eq!(stirs(&mut row, honest), 0, "bit {bit} made the honest hop speak");
@@ -104,7 +103,7 @@ fn downwards_every_flipped_bit_dies_at_the_next_honest_hop() {
             }
         }
     }
-    println!("{tried} bits flipped downwards on {PATHS} paths, {padding} of them in padding");
+    println!("{tried} bits flipped downwards on {PATHS} paths, and {padding} in padding");
     assert!(keys.iter().step_by(50).all(|key| lives(&mut row, *key)), "a path died of it");
 }
 
@@ -234,6 +233,21 @@ fn upwards_what_is_repeated_misdirected_or_cut_dies_at_the_client() {
             let mut small = Cell { size: Size::Small, ..elsewhere.clone() };
             small.onion.truncate(Size::Small.onion());
             dies_at_the_client(&mut row, 2, &small, "a cell cut to the other size");
+        }
+    }
+}
+
+/// A build that was seen on its way is sent again, to each of its hops: no second hop, and no word.
+#[test]
+fn a_build_is_admitted_once() {
+    let mut row = Row::new(3, [2; 32]);
+    for _ in 0..100 {
+        row.path(Purpose::General).expect("a path");
+        let builds = row.builds.clone();
+        for (at, build) in builds.into_iter().enumerate() {
+            let hops = row.relays[at].transit.len();
+            assert!(row.knock(at, build).is_none(), "a repeated build was answered");
+            assert_eq!(row.relays[at].transit.len(), hops, "a repeated build made a hop");
         }
     }
 }
