@@ -1,7 +1,12 @@
 //! What the tests share: the simulated world, in which real nodes live on one clock and one queue (`person` uses
 //! it as a program would), and the labs, in which real daemons live in namespaces. The scenarios themselves are in `tests/tests`, benches in `tests/bench`.
 
+/// How to write a scenario; its example is compiled and run as a test.
+#[doc = include_str!("../README.md")]
+pub mod guide {}
+
 pub mod lab;
 pub mod person;
 pub mod scale;
+pub mod villain;
 pub mod world;
