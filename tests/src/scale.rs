@@ -21,6 +21,8 @@ use std::net::Ipv4Addr;
 pub const PAIRS: usize = 30;
 /// How long a town may take until everyone is ready.
 const WAKING: Duration = Duration::from_secs(180);
+/// When those call again who did not reach their service at once.
+const AGAIN: Duration = Duration::from_secs(60);
 /// One packet there and back so often.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -64,8 +66,11 @@ pub struct Figures {
     pub builds: (u64, u64),
     /// Relays killed.
     pub killed: u64,
-    /// Pairs that talk; the rest of the callers never got an answer.
+    /// Pairs that talk.
     pub pairs: usize,
+    /// Callers who were told at first, right after everybody was ready, that the service does not exist, and those who
+    /// were told of trouble or nothing at all. They ask once more after [`AGAIN`].
+    pub denied: (usize, usize),
     /// Beats sent, and echoes heard.
     pub beats: (u64, u64),
     /// Between two echoes that follow each other: the longest time of all.
@@ -110,7 +115,7 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&Progress)) -> Figures {
     figures.cpu.0 = process::cpu_seconds();
     let (before, told) = (builds(&world, plan), directory_bytes(&world, plan));
     let asked = world.asked();
-    let mut pairs = call_all(&mut world, plan);
+    let mut pairs = call_all(&mut world, plan, &mut figures.denied);
     figures.pairs = pairs.len();
     let mut gaps: Vec<Duration> = Vec::new();
     let mut churn = Churn::new(plan);
@@ -157,8 +162,8 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&Progress)) -> Figures {
     figures
 }
 
-/// The first clients call the services in turn; who gets no answer is left out.
-fn call_all(world: &mut World, plan: &Plan) -> Vec<Pair> {
+/// The first clients call the services in turn, those who fail once more; who fails again is left out.
+fn call_all(world: &mut World, plan: &Plan, denied: &mut (usize, usize)) -> Vec<Pair> {
     let names: Vec<String> = (1..=plan.services)
         .map(|n| {
             let host = format!("service{n}");
@@ -167,26 +172,44 @@ fn call_all(world: &mut World, plan: &Plan) -> Vec<Pair> {
         })
         .collect();
     let callers = if names.is_empty() { 0 } else { plan.clients.min(PAIRS) };
-    let asked: Vec<(String, Ticket)> = (0..callers)
-        .map(|n| {
-            let client = format!("client{}", n + 1);
-            let ticket = world.begin_asking(&client, question(&names[n % names.len()], Type::A));
-            (client, ticket)
-        })
-        .collect();
+    let all: Vec<usize> = (0..callers).collect();
     let mut pairs = Vec::new();
-    for (client, ticket) in asked {
-        let answer = world.await_answer(&client, ticket, Duration::from_secs(30));
-        let records = answer.filter(|answer| answer.code == Code::NoError).map(|answer| answer.records);
-        let theirs = records.iter().flatten().find_map(|r| if let Data::A(ip) = r.data { Some(ip) } else { None });
-        if let Some(theirs) = theirs {
-            let own = person::own_ip(world, &client);
-            pairs.push(Pair { client, way: (own, theirs), last: world.now() });
-        }
+    let (missing, failed) = call_some(world, &names, &all, &mut pairs);
+    *denied = (missing.len(), failed.len());
+    let again = [missing, failed].concat();
+    if !again.is_empty() {
+        world.run_for(AGAIN);
+        call_some(world, &names, &again, &mut pairs);
     }
     let now = world.now();
     pairs.iter_mut().for_each(|pair| pair.last = now);
     pairs
+}
+
+/// Calls; who was told that there is nothing, and who was told of trouble or nothing.
+fn call_some(world: &mut World, names: &[String], who: &[usize], pairs: &mut Vec<Pair>) -> (Vec<usize>, Vec<usize>) {
+    let asked: Vec<(usize, String, Ticket)> = (who.iter())
+        .map(|n| {
+            let client = format!("client{}", n + 1);
+            let ticket = world.begin_asking(&client, question(&names[n % names.len()], Type::A));
+            (*n, client, ticket)
+        })
+        .collect();
+    let (mut missing, mut failed) = (Vec::new(), Vec::new());
+    for (n, client, ticket) in asked {
+        let answer = world.await_answer(&client, ticket, Duration::from_secs(30));
+        let records = answer.iter().flat_map(|answer| &answer.records);
+        let theirs = records.into_iter().find_map(|r| if let Data::A(ip) = r.data { Some(ip) } else { None });
+        match theirs {
+            Some(theirs) => {
+                let own = person::own_ip(world, &client);
+                pairs.push(Pair { client, way: (own, theirs), last: world.now() });
+            }
+            None if answer.is_some_and(|answer| answer.code == Code::NxDomain) => missing.push(n),
+            None => failed.push(n),
+        }
+    }
+    (missing, failed)
 }
 
 /// Path builds of clients and services: those at an end, and the failed ones of them.

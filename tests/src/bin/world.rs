@@ -101,13 +101,15 @@ fn text(plan: &Plan, figures: &Figures, cost: Option<directory::Cost>) -> String
         ),
         format!(
             "between two echoes, one beat a second  longest {:.2} s, p99 {:.2} s, {} over 2 s; {} of {} beats back, \
-             {} pairs",
+             {} pairs ({} and {} callers were denied and failed at first)",
             figures.longest.as_secs_f64(),
             figures.p99.as_secs_f64(),
             figures.long,
             beats.1,
             beats.0,
-            figures.pairs
+            figures.pairs,
+            figures.denied.0,
+            figures.denied.1
         ),
         format!(
             "directory, one client                  {:.0} kB until ready, then {:.0} kB/h",
@@ -181,6 +183,8 @@ fn json(plan: &Plan, figures: &Figures, cost: Option<directory::Cost>) -> String
         "beats": figures.beats.0,
         "beats_back": figures.beats.1,
         "pairs": figures.pairs,
+        "callers_denied_at_first": figures.denied.0,
+        "callers_failed_at_first": figures.denied.1,
         "directory_bytes_until_ready": figures.directory.0,
         "directory_bytes_per_hour": figures.directory.1,
         "relay_gossip_bytes_per_hour": figures.gossip.0,

@@ -128,13 +128,19 @@ impl super::World {
     pub fn story_mermaid(&self) -> String {
         self.story.mermaid(&self.by_index())
     }
+
+    /// What a failing run prints: its seed, and the tail of its story as text and as a drawing.
+    pub fn obituary(&self) -> String {
+        let (seed, digest, tally) = (self.seed, self.digest(), self.tally);
+        let (text, drawing) = (self.story_text(), self.story_mermaid());
+        format!("world of seed {seed}, digest {digest:016x}, {tally:?}\n{text}\n{drawing}")
+    }
 }
 
 impl Drop for super::World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("\nworld of seed {}, digest {:016x}, {:?}", self.seed, self.digest(), self.tally);
-            eprintln!("{}\n{}", self.story_text(), self.story_mermaid());
+            eprintln!("\n{}", self.obituary());
         }
     }
 }
