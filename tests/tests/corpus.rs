@@ -1,7 +1,7 @@
 //! The committed corpora, replayed without a fuzzer: what once was found stays mended, and every target still accepts
 //! the real encoders' bytes. `LOKINET_WRITE_SEEDS=1` writes the seeds anew, after a format has changed.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test speaks to who runs it")]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use lokinet_tests::fuzz::{TARGETS, seeds};
 use std::collections::BTreeSet;

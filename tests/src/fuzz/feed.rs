@@ -22,6 +22,11 @@ impl<'a> Feed<'a> {
         *first
     }
 
+    /// Yes, once in so many times.
+    pub fn one_in(&mut self, times: u8) -> bool {
+        self.byte().is_multiple_of(times)
+    }
+
     /// One of the numbers below `bound` (at least 1).
     pub fn below(&mut self, bound: usize) -> usize {
         let wide = if bound > 256 { self.number() } else { self.byte().into() };

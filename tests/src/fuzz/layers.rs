@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 const UNDER_WAY: usize = 64;
 
 fn suite(feed: &mut Feed<'_>) -> Suite {
-    if feed.byte().is_multiple_of(2) { Suite::Aes } else { Suite::ChaCha }
+    if feed.one_in(2) { Suite::Aes } else { Suite::ChaCha }
 }
 
 fn pause(feed: &mut Feed<'_>) -> Duration {
@@ -40,7 +40,7 @@ pub fn cell(bytes: &[u8]) {
         match feed.byte() % 5 {
             0 => now = now + pause(&mut feed),
             1 => {
-                let size = if feed.byte().is_multiple_of(2) { Size::Small } else { Size::Full };
+                let size = if feed.one_in(2) { Size::Small } else { Size::Full };
                 made += 1;
                 let mut datagram = vec![0; size.datagram()];
                 Channel::onion(&mut datagram).fill(made as u8);
@@ -88,8 +88,7 @@ pub fn cell(bytes: &[u8]) {
 /// One layer in one direction.
 pub fn onion(bytes: &[u8]) {
     let mut feed = Feed::new(bytes);
-    let (suite, order) =
-        (suite(&mut feed), if feed.byte().is_multiple_of(2) { Order::Scrambled } else { Order::Plain });
+    let (suite, order) = (suite(&mut feed), if feed.one_in(2) { Order::Scrambled } else { Order::Plain });
     let secret = [3; 32];
     let (mut sealer, mut opener) = (Sealer::new(suite, &secret, order), Opener::new(suite, &secret));
     let (mut now, mut sealed, mut made) = (Time::default(), Vec::new(), 0u32);

@@ -39,7 +39,7 @@ pub static SECRET: LazyLock<Secret> = LazyLock::new(|| Secret::generate(&mut Cha
 pub fn record(bytes: &[u8]) {
     let mut feed = Feed::new(bytes);
     let mut chance = Chance::new([3; 32]);
-    if feed.byte().is_multiple_of(2) {
+    if feed.one_in(2) {
         let mut raw = feed.rest().to_vec();
         assert!(build::open_record(&SECRET, &raw).is_none());
         raw.resize(BUILD, 0);
@@ -86,7 +86,7 @@ pub fn record(bytes: &[u8]) {
 /// A relay's contact.
 pub fn contact(bytes: &[u8]) {
     let mut feed = Feed::new(bytes);
-    let signs = feed.byte() % 2 == 1;
+    let signs = !feed.one_in(2);
     let mut body = feed.rest().to_vec();
     if signs {
         body.resize(contact::CONTACT - 64, 0);
@@ -110,7 +110,7 @@ pub fn registry(bytes: &[u8]) {
     let mode = feed.byte();
     let mut body = feed.rest().to_vec();
     let authority = Identity::from_seed(&[9; 32]);
-    let signs = mode % 2 == 1;
+    let signs = mode & 1 == 1;
     if signs {
         let signature = authority.sign("registry", &body);
         let signers = if mode & 2 == 0 { 1 } else { 2 };
@@ -142,7 +142,7 @@ pub fn registry(bytes: &[u8]) {
 pub fn introset(bytes: &[u8]) {
     let mut feed = Feed::new(bytes);
     let mode = feed.byte();
-    if mode.is_multiple_of(2) {
+    if mode & 1 == 0 {
         let signed = Bytes::copy_from_slice(feed.rest());
         assert!(Envelope::verify(signed, NOW).is_err(), "an introset that nobody signed");
         return;
@@ -180,7 +180,7 @@ pub fn handshake(bytes: &[u8]) {
     let mut chance = Chance::new([6; 32]);
     let address = Identity::from_seed(&[8; 32]).public();
     let mode = feed.byte();
-    if mode.is_multiple_of(2) {
+    if mode & 1 == 0 {
         let mut hello = feed.rest().to_vec();
         assert!(session::answer(&address, &SECRET, &hello).is_none());
         hello.resize(session::HELLO, 0);

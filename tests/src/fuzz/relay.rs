@@ -101,7 +101,7 @@ impl Story {
                     self.stage.link(peer, dial);
                 }
             }
-            13 if feed.byte().is_multiple_of(4) => {
+            13 if feed.one_in(4) => {
                 let name = String::from_utf8_lossy(feed.slice()).to_lowercase();
                 self.stage.question(name, Type::Any);
             }
@@ -152,7 +152,7 @@ impl Story {
 
     /// A cell on one of his paths, its layer as right as he likes.
     fn cell_down(&mut self, feed: &mut Feed<'_>) {
-        let (choice, size) = (feed.byte(), if feed.byte().is_multiple_of(2) { Size::Full } else { Size::Small });
+        let (choice, size) = (feed.byte(), if feed.one_in(2) { Size::Full } else { Size::Small });
         if self.paths.is_empty() || choice >= 240 {
             let (link, path) = (self.link(feed), PathId(u32::from(choice % 16)));
             return self.stage.cell(link, feed.below(8), path, size, feed.slice());
@@ -203,7 +203,7 @@ impl Story {
 
     /// A cell from the other side of one of his paths.
     fn cell_up(&mut self, feed: &mut Feed<'_>) {
-        let size = if feed.byte().is_multiple_of(2) { Size::Full } else { Size::Small };
+        let size = if feed.one_in(2) { Size::Full } else { Size::Small };
         let next: Vec<PathId> = self.paths.iter().filter_map(|path| path.next).collect();
         let path = if next.is_empty() { PathId(feed.byte().into()) } else { next[feed.below(next.len())] };
         let link = self.link(feed);

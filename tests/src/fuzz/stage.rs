@@ -298,8 +298,7 @@ impl Stage {
             }
             _ => {
                 let at = feed.below(16);
-                let body =
-                    if feed.byte().is_multiple_of(4) { None } else { Some(Bytes::copy_from_slice(feed.slice())) };
+                let body = if feed.one_in(4) { None } else { Some(Bytes::copy_from_slice(feed.slice())) };
                 self.reply(at, body);
             }
         }
