@@ -24,8 +24,6 @@ enum Law {
     Answer,
     /// The log is silent about users.
     Silence,
-    /// Live paths are there: this relay shows a stranger's tables.
-    Path,
 }
 
 impl Machine for Outlaw {
