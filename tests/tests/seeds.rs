@@ -66,7 +66,7 @@ fn live(seed: u64) -> (World, String) {
             format!("{victim} was cut off")
         }
         3 => {
-            world.clock_jump("client1", if seed % 2 == 0 { 240_000 } else { -240_000 });
+            world.clock_jump("client1", if seed.is_multiple_of(2) { 240_000 } else { -240_000 });
             "a clock jumped".to_owned()
         }
         _ => {
