@@ -197,7 +197,7 @@ impl Villain {
                         self.build(link, peer, false, now, act);
                     }
                 }
-                Vice::Loops => (0..2).for_each(|_| self.build(link, peer, true, now, act)),
+                Vice::Loops => self.build(link, peer, true, now, act),
                 Vice::Asks => {
                     for kind in [2, 4, 5, 6, 7, 3] {
                         let body = [&[kind][..], &self.noise(32)].concat();

@@ -73,7 +73,7 @@ fn live(seed: u64) -> (World, String) {
             world.stop("service1");
             world.run_for(SECOND);
             world.start("service1");
-            allowed = SECOND * 15;
+            allowed = SECOND * 8;
             "the service was restarted".to_owned()
         }
     };
@@ -84,8 +84,9 @@ fn live(seed: u64) -> (World, String) {
     world.start(&victim);
     world.run_for(SECOND * 90);
     let after = talk(&mut world, 1000);
-    // Twice seven wires of one percent, or a liar that bends a quarter, lose some.
-    assert!(before >= 10 && after >= 10, "seed {seed}: {before} of 20 pings before, {after} after {broke}");
+    // Twice seven wires of one percent lose some; a liar on the way bends a quarter, each way.
+    let least = if seed % 9 == 2 { 4 } else { 12 };
+    assert!(before >= least && after >= least, "seed {seed}: {before} of 20 pings before, {after} after {broke}");
     assert_eq!(person::own_ip(&mut world, "client1"), way.0);
     let line = format!("{before}/20, {broke}, again after {took:?}, {after}/20, {} events", world.steps());
     (world, line)

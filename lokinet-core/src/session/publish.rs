@@ -11,7 +11,7 @@ use crate::crypto::key::Identity;
 use crate::crypto::random::Chance;
 use crate::netdb::Netdb;
 use crate::time::{Now, Time, Wall};
-use crate::wire::build::Purpose;
+use crate::wire::build::{Purpose, TOKEN};
 use crate::wire::control::Ask;
 use crate::wire::id::RelayId;
 use crate::wire::introset::{Introset, Lease, MAX_LEASES};
@@ -40,6 +40,13 @@ pub struct Publisher {
     again: Duration,
     /// Whether a keeper of the last edition failed us.
     failed: bool,
+    /// When a failed edition is given out again.
+    retry: Time,
+    /// The tokens of the last edition, and when it is renewed though nothing has changed.
+    told: Vec<[u8; TOKEN]>,
+    renew: Time,
+    /// Whether others are its keepers now.
+    moved: bool,
     /// Whether an edition waits for a path to give it to anybody.
     waiting: bool,
 }
@@ -61,6 +68,10 @@ impl Publisher {
             published: false,
             again: AGAIN,
             failed: false,
+            retry: Time::default(),
+            told: Vec::new(),
+            renew: Time::default(),
+            moved: false,
             waiting: false,
         }
     }
@@ -82,6 +93,7 @@ impl Publisher {
     pub fn learned(&mut self, address: &[u8; 32], netdb: &Netdb, now: Now) {
         let Some(key) = blind::public(address, blind::period(now.wall)) else { return };
         if self.next.is_some() && netdb.nearest(&key, COPIES) != self.keepers {
+            self.moved = true;
             self.changed(now.mono);
         }
     }
@@ -109,7 +121,16 @@ impl Publisher {
             self.next = None;
             return Vec::new();
         }
-        self.next = Some(now.mono + chance.between(EVERY.mul_f32(0.8), EVERY));
+        // A path that was never met on comes and goes without anybody having to hear of it.
+        let tokens: Vec<[u8; TOKEN]> = leases.iter().map(|lease| lease.token).collect();
+        let again = if self.failed { self.retry.min(self.renew) } else { self.renew };
+        if tokens == self.told && !self.moved && now.mono < again {
+            self.next = Some(again);
+            return Vec::new();
+        }
+        (self.told, self.moved) = (tokens, false);
+        self.renew = now.mono + chance.between(EVERY.mul_f32(0.8), EVERY);
+        self.next = Some(self.renew);
         if !core::mem::take(&mut self.failed) {
             self.again = AGAIN;
         }
@@ -164,9 +185,9 @@ impl Publisher {
             return !core::mem::replace(&mut self.published, true);
         }
         if edition == self.edition && !core::mem::replace(&mut self.failed, true) {
-            let at = now + self.again;
-            self.again = (self.again * 2).min(EVERY / 4);
-            self.next = Some(self.next.map_or(at, |next| next.min(at)));
+            self.retry = now + self.again;
+            self.again = (self.again * 2).min(EVERY / 16);
+            self.next = Some(self.next.map_or(self.retry, |next| next.min(self.retry)));
         }
         false
     }
