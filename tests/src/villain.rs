@@ -137,7 +137,9 @@ impl Villain {
         }
         match (self.vice, output) {
             (Vice::Drops, Output::Transmit { .. }) if self.one_in(2) => {}
-            (Vice::Drops, Output::Answer { ticket, .. }) if self.one_in(2) => act(Output::Answer { ticket, body: None }),
+            (Vice::Drops, Output::Answer { ticket, .. }) if self.one_in(2) => {
+                act(Output::Answer { ticket, body: None })
+            }
             (Vice::Delays, Output::Transmit { to, segment, bytes }) => {
                 self.hold(Kept::Transmit(to, segment, bytes.to_vec()), now);
             }
@@ -195,7 +197,7 @@ impl Villain {
                         self.build(link, peer, false, now, act);
                     }
                 }
-                Vice::Loops => (0..2).for_each(|_| self.build(link, peer, true, now, act)),
+                Vice::Loops => self.build(link, peer, true, now, act),
                 Vice::Asks => {
                     for kind in [2, 4, 5, 6, 7, 3] {
                         let body = [&[kind][..], &self.noise(32)].concat();
@@ -261,9 +263,7 @@ impl Machine for Villain {
             let mut outputs = self.honest.handle(input, now);
             while let Some(output) = outputs.next() {
                 match output {
-                    Output::Transmit { to, segment, bytes } => {
-                        wanted.push(Kept::Transmit(to, segment, bytes.to_vec()))
-                    }
+                    Output::Transmit { to, segment, bytes } => wanted.push(Kept::Transmit(to, segment, bytes.to_vec())),
                     Output::Answer { ticket, body } => wanted.push(Kept::Answer(ticket, body)),
                     Output::Request { link, ticket, body, patience } => {
                         wanted.push(Kept::Request(link, ticket, body, patience))

@@ -24,8 +24,6 @@ enum Law {
     Answer,
     /// The log is silent about users.
     Silence,
-    /// Live paths are there: this relay shows a stranger's tables.
-    Path,
 }
 
 impl Machine for Outlaw {
@@ -183,5 +181,6 @@ fn a_town_with_churn_is_measured() {
     assert_eq!((figures.pairs, figures.beats.0), (4, 4 * 240));
     assert!(figures.beats.1 * 100 >= figures.beats.0 * 90, "{figures:?}");
     assert!(figures.builds.0 > 20 && figures.builds.1 * 100 <= figures.builds.0 * 15, "{figures:?}");
-    assert!(figures.directory.0 > 30_000, "{figures:?}");
+    assert!(figures.directory.0 > 5_000 && figures.directory.1 > 100_000, "{figures:?}");
+    assert_eq!(figures.denied.0, 0, "a young client denied a service that exists");
 }

@@ -50,7 +50,8 @@ fn live(seed: u64) -> (World, String) {
     assert!(world.awake(SECOND * 30), "seed {seed}: the town does not wake");
     world.run_for(SECOND * 5);
     let way = call(&mut world, "client1", "service1");
-    let talk = |world: &mut World, first: u16| (first..first + 20).filter(|n| ping(world, "client1", way, *n, SECOND)).count();
+    let talk =
+        |world: &mut World, first: u16| (first..first + 20).filter(|n| ping(world, "client1", way, *n, SECOND)).count();
     let before = talk(&mut world, 0);
     // One thing breaks, another one each time.
     let victim = relays_on_the_way(&world, "client1")[seed as usize % 3].clone();
@@ -72,7 +73,7 @@ fn live(seed: u64) -> (World, String) {
             world.stop("service1");
             world.run_for(SECOND);
             world.start("service1");
-            allowed = SECOND * 15;
+            allowed = SECOND * 8;
             "the service was restarted".to_owned()
         }
     };
@@ -83,8 +84,9 @@ fn live(seed: u64) -> (World, String) {
     world.start(&victim);
     world.run_for(SECOND * 90);
     let after = talk(&mut world, 1000);
-    // Twice seven wires of one percent, or a liar that bends a quarter, lose some.
-    assert!(before >= 10 && after >= 10, "seed {seed}: {before} of 20 pings before, {after} after {broke}");
+    // Twice seven wires of one percent lose some; a liar on the way bends a quarter, each way.
+    let least = if seed % 9 == 2 { 4 } else { 12 };
+    assert!(before >= least && after >= least, "seed {seed}: {before} of 20 pings before, {after} after {broke}");
     assert_eq!(person::own_ip(&mut world, "client1"), way.0);
     let line = format!("{before}/20, {broke}, again after {took:?}, {after}/20, {} events", world.steps());
     (world, line)

@@ -17,7 +17,7 @@ fn villains(name: &str, node: Node, vice: Vice) -> Box<dyn Machine> {
     }
 }
 
-/// How many of 200 pings return in a town with such villains.
+/// How many of 200 pings return in a town with such villains. A slow path is no dead one: each is waited for.
 fn pings_among(vice: Vice, dress: fn(&str, Node) -> Box<dyn Machine>, seed: u64) -> usize {
     let mut world = World::new(seed);
     world.settle_with(12, 3, 1, dress);
@@ -25,7 +25,7 @@ fn pings_among(vice: Vice, dress: fn(&str, Node) -> Box<dyn Machine>, seed: u64)
     assert!(world.awake(SECOND * 60), "{vice:?} keep the town asleep");
     world.run_for(SECOND * 10);
     let way = person::call(&mut world, "client1", "service1");
-    let back = (0..200).filter(|n| person::ping(&mut world, "client1", way, *n, SECOND / 2)).count();
+    let back = (0..200).filter(|n| person::ping(&mut world, "client1", way, *n, SECOND * 3)).count();
     println!("seed {seed}: {back} of 200 pings returned among {vice:?}");
     back
 }
@@ -43,8 +43,8 @@ macro_rules! among {
 }
 
 among! {
-    relays_that_drop: Vice::Drops, at least 100;
-    relays_that_delay: Vice::Delays, at least 100;
+    relays_that_drop: Vice::Drops, at least 150;
+    relays_that_delay: Vice::Delays, at least 180;
     relays_that_answer_for_others: Vice::AnswersForOthers, at least 180;
     nodes_that_send_what_is_too_long: Vice::Oversize, at least 180;
     nodes_that_build_paths_in_circles: Vice::Loops, at least 190;

@@ -20,7 +20,7 @@ pub const QUEUE_MAX: usize = 64;
 pub const PATIENCE: Duration = Duration::from_secs(12);
 /// First pause before the hello is repeated; it doubles.
 pub const REPEAT: Duration = Duration::from_millis(500);
-/// How often the hello is repeated on one path.
+/// After so many repeats without a welcome nobody is at the other end of these paths: the introset is fetched anew.
 pub const REPEATS: u32 = 4;
 /// How often stale leases lead to a new lookup.
 pub const REFRESHES: u32 = 8;
@@ -117,6 +117,14 @@ impl Call {
             return step;
         }
         let Some(ready) = &mut self.ready else { return step };
+        if ready.repeats >= REPEATS && now.mono >= ready.next {
+            // Pivots may still wait for a service that is gone, while the one that lives now has published others.
+            ready.paths.clear();
+            (ready.repeats, ready.next) = (0, now.mono + REPEAT);
+            self.refreshes += 1;
+            step.stage = if self.refreshes > REFRESHES { Stage::Failed } else { Stage::Refresh };
+            return step;
+        }
         let margin = now.wall.plus(Duration::from_secs(30));
         while ready.paths.len() + step.join.len() < super::ROUTES {
             let usable = |lease: &&Lease| lease.until > margin && !ready.tried.contains(&lease.token);

@@ -1,7 +1,7 @@
 //! Finding a service's introset: the four relays nearest to its blinded key are asked over our own paths, two first,
 //! then the others; the newest edition that opens under the address wins. Whoever does not know every relay yet may
-//! be wrong about which are nearest, and asks the next four too before it says that there is none. Neighbours: `session` sends the questions,
-//! `netdb::shelf` is where they are answered.
+//! be wrong about which are nearest, and asks the next four too before it says that there is none; whoever does not even
+//! know half of them never says so. Neighbours: `session` sends the questions, `netdb::shelf` is where they are answered.
 
 use super::Failed;
 use crate::crypto::blind;
@@ -47,6 +47,8 @@ pub struct Lookup {
     best: Option<(u64, Introset, Time)>,
     /// Whether a relay said that it has none.
     denied: bool,
+    /// Whether we knew too few relays to be sure that the right ones were asked.
+    unsure: bool,
     vain: u32,
     next: Time,
 }
@@ -72,6 +74,7 @@ impl Lookup {
             relays: Vec::new(),
             best: None,
             denied: false,
+            unsure: false,
             vain: 0,
             next: now,
         }
@@ -89,6 +92,7 @@ impl Lookup {
         if self.relays.is_empty() {
             let Some(key) = blind::public(&self.address, blind::period(now.wall)) else { return Vec::new() };
             self.key = key;
+            self.unsure = netdb.len() * 2 < netdb.registry().len();
             let wide = netdb.len() < netdb.registry().len();
             let count = if wide { WIDE } else { COPIES };
             self.relays = netdb.nearest(&key, count).into_iter().map(|id| (id, State::Unasked)).collect();
@@ -172,7 +176,8 @@ impl Lookup {
                 let all = !self.relays.is_empty() && self.relays.iter().all(|(_, s)| *s == State::Answered);
                 if all || now.mono.since(began) >= GIVE_UP {
                     // Silence proves nothing; only who was asked and had none does.
-                    return Outcome::Failed(if self.denied { Failed::NotFound } else { Failed::Unreachable });
+                    let sure = self.denied && !self.unsure;
+                    return Outcome::Failed(if sure { Failed::NotFound } else { Failed::Unreachable });
                 }
                 let waves = (now.mono.since(began).as_millis() / SECOND.as_millis()) as u32 + 1;
                 let more = self.relays.iter().take(self.width(now.mono)).any(|(_, state)| *state == State::Unasked);

@@ -70,7 +70,11 @@ impl Sessions {
         }
         match step.stage {
             Stage::Going => {}
-            Stage::Refresh => self.look_up(address, road),
+            Stage::Refresh => {
+                // What was joined led nowhere.
+                self.end_joins(address, road);
+                self.look_up(address, road);
+            }
             Stage::Failed => {
                 self.calls.remove(&address);
                 self.end_joins(address, road);

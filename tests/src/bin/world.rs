@@ -93,7 +93,12 @@ fn text(plan: &Plan, figures: &Figures, cost: Option<directory::Cost>) -> String
             figures.killed
         ),
         format!("everybody ready and published after    {awake}"),
-        format!("builds that succeeded                  {:.2} % of {} ({} failed)", success(figures), builds.0, builds.1),
+        format!(
+            "builds that succeeded                  {:.2} % of {} ({} failed)",
+            success(figures),
+            builds.0,
+            builds.1
+        ),
         format!(
             "between two echoes, one beat a second  longest {:.2} s, p99 {:.2} s, {} over 2 s; {} of {} beats back, \
              {} pairs ({} and {} callers were denied and failed at first)",

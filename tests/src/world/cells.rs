@@ -1,10 +1,10 @@
 //! Cells on the wire: a burst is cut into datagrams, each meets the wire's fate, and what arrives at one instant is
 //! handed over in runs as GRO would. Neighbours: `wire` decides each fate, `world` owns the queue.
 
-use super::eyes::Datagram;
-use super::wire::Lost;
-use super::queue::Happening;
 use super::World;
+use super::eyes::Datagram;
+use super::queue::Happening;
+use super::wire::Lost;
 use lokinet_core::node::io::{Input, Run};
 use lokinet_core::time::Time;
 use std::net::SocketAddr;

@@ -3,9 +3,9 @@
 //! only by its silence. TLS itself is not here; labs test it. Neighbours: `wire` says how long things take, `world`
 //! owns the queue.
 
+use super::World;
 use super::eyes::Body;
 use super::queue::Happening;
-use super::World;
 use bytes::Bytes;
 use core::time::Duration;
 use lokinet_core::node::io::{
