@@ -245,7 +245,7 @@ struct Churn {
 impl Churn {
     fn new(plan: &Plan) -> Churn {
         Churn {
-            rng: ChaCha8Rng::seed_from_u64(plan.seed ^ 0x6368_7572_6e),
+            rng: ChaCha8Rng::seed_from_u64(plan.seed ^ 0x0063_6875_726e),
             relays: plan.relays,
             each_second: plan.relays as f64 * plan.churn / 100.0 / 60.0,
             due: 0.0,
