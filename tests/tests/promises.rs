@@ -47,6 +47,18 @@ fn the_whole_town_is_awake_soon() {
     }
 }
 
+/// Everybody is born at once and asks relays that know as little: that must not last until the next round.
+#[test]
+fn a_network_that_is_born_at_once_knows_itself_soon() {
+    let mut world = World::town(66, 60, 6, 2);
+    assert!(world.awake(SECOND * 10));
+    world.run_for(SECOND * 15);
+    for host in world.names() {
+        let report = world.report(host);
+        assert!(report.contacts * 4 >= report.registered * 3, "{host} knows {} of 60 relays", report.contacts);
+    }
+}
+
 #[test]
 fn a_known_name_brings_the_first_byte_within_two_round_trips() {
     for seed in 68..72 {

@@ -57,6 +57,11 @@ impl Fetch {
         netdb.len() >= ENOUGH.min(netdb.registry().len())
     }
 
+    /// Whether three of four relays are known: then few are missed, and there is no hurry.
+    fn most(netdb: &Netdb) -> bool {
+        netdb.len() * 4 >= netdb.registry().len() * 3
+    }
+
     /// Starts the next round when its time has come. `own` is not asked.
     ///
     /// `guards` are asked before anybody else, since they know us anyway; others only when each of them has failed.
@@ -100,12 +105,14 @@ impl Fetch {
         }
         self.asking = None;
         self.failures = if failed { self.failures + 1 } else { 0 };
-        if Fetch::enough(netdb) && !failed {
+        let enough = Fetch::enough(netdb);
+        if enough && Fetch::most(netdb) && !failed {
             self.again = AGAIN;
             self.next = now + EVERY;
         } else {
+            // Who was born with the network asked others who knew little: they know more soon.
             self.next = now + self.again;
-            self.again = (self.again * 2).min(AGAIN_LAST);
+            self.again = (self.again * 2).min(if enough { EVERY } else { AGAIN_LAST });
         }
         None
     }
