@@ -1,6 +1,8 @@
 //! Villains at large: relays and clients that do harm in each of the ways we know, in a town that must go on working.
 //! The laws of the world hold for everybody they meet. Judged as a person would, by names and pings, and by builds.
 
+#![allow(clippy::print_stdout, reason = "a test speaks to who runs it")]
+
 use core::time::Duration;
 use lokinet_core::node::Node;
 use lokinet_tests::person;
