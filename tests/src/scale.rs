@@ -69,7 +69,7 @@ pub struct Figures {
     /// Pairs that talk.
     pub pairs: usize,
     /// Callers who were told at first, right after everybody was ready, that the service does not exist, and those who
-    /// were told of trouble or nothing at all. They ask once more after [`AGAIN`].
+    /// were told of trouble or nothing at all. They ask once more after a pause.
     pub denied: (usize, usize),
     /// Beats sent, and echoes heard.
     pub beats: (u64, u64),
