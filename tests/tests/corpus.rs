@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use lokinet_tests::fuzz::{TARGETS, seeds};
+use lokinet_tests::fuzz::{TARGETS, client, relay, seeds};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,22 @@ fn no_node_stumbles() {
 #[test]
 fn no_town_stumbles() {
     replay(|name| name == "town");
+}
+
+/// Otherwise the fuzzer would begin before the door, and never come in.
+#[test]
+fn a_seed_reaches_a_conversation_with_the_client() {
+    let seeds = seeds::seeds("client");
+    let reached: Vec<_> = seeds.iter().map(|seed| client::story(seed)).collect();
+    println!("{reached:?}");
+    assert!(reached.iter().any(|reach| reach.paths >= 4 && reach.talks >= 2 && reach.names > 0 && reach.packets > 0));
+}
+
+#[test]
+fn a_seed_has_the_relay_carry_cells() {
+    let reached: Vec<_> = seeds::seeds("relay").iter().map(|seed| relay::story(seed)).collect();
+    println!("{reached:?}");
+    assert!(reached.iter().any(|reach| reach.accepted >= 4 && reach.refused > 0 && reach.cells >= 4));
 }
 
 #[test]

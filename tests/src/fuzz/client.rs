@@ -2,6 +2,8 @@
 //! stranger. He lets builds succeed as relays would, answers questions or lies, calls and is called, and sends up its
 //! paths whatever he likes, with layers that are right. Neighbours: `hops` is his side of a path, `stage` the border.
 
+mod talk;
+
 use super::feed::Feed;
 use super::hops::{Route, accept};
 use super::network::{self, NET, RELAYS, fresh_contact};
@@ -12,9 +14,8 @@ use core::time::Duration;
 use lokinet_core::crypto::blind;
 use lokinet_core::crypto::exchange::PUBLIC;
 use lokinet_core::crypto::key::Identity;
-use lokinet_core::crypto::onion::{BODY_AT, Opener, Order, Sealer, TYPE_AT};
+use lokinet_core::crypto::onion::{Opener, Sealer};
 use lokinet_core::crypto::random::Chance;
-use lokinet_core::crypto::seal::Suite;
 use lokinet_core::flow::question::Kind as Type;
 use lokinet_core::wire::address::LokiAddress;
 use lokinet_core::wire::build::TOKEN;
@@ -23,9 +24,9 @@ use lokinet_core::wire::control::{Ask, Tell};
 use lokinet_core::wire::fragment::{self, Fragment};
 use lokinet_core::wire::id::{CallerId, RelayId, SessionId};
 use lokinet_core::wire::introset::{Envelope, Introset, Lease};
-use lokinet_core::wire::packet::{Stripped, View};
+use lokinet_core::wire::packet::View;
 use lokinet_core::wire::request::Request;
-use lokinet_core::wire::session::{self, Caller, Calling, Frame, HELLO, WELCOME};
+use lokinet_core::wire::session::{self, Calling, HELLO, WELCOME};
 
 /// Most moves of one story.
 const MOVES: usize = 400;
@@ -57,10 +58,29 @@ struct Story {
     /// Calls of the stranger's that wait for a welcome.
     calling: Vec<(usize, CallerId, Calling)>,
     talks: Vec<Talk>,
+    reach: Reach,
+}
+
+/// How far a story came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reach {
+    /// Paths the client built.
+    pub paths: usize,
+    /// Conversations, whoever called.
+    pub talks: usize,
+    /// Names that were answered.
+    pub names: usize,
+    /// Packets that came out of the tunnel.
+    pub packets: usize,
 }
 
 /// One story.
 pub fn run(bytes: &[u8]) {
+    story(bytes);
+}
+
+/// One story, and how far it came.
+pub fn story(bytes: &[u8]) -> Reach {
     let mut feed = Feed::new(bytes);
     let shape = feed.byte();
     let config = network::client(shape & 1 == 1, 1 + usize::from(shape >> 1) % 4);
@@ -74,6 +94,7 @@ pub fn run(bytes: &[u8]) {
         door: None,
         calling: Vec::new(),
         talks: Vec::new(),
+        reach: Reach::default(),
     };
     for _ in 0..MOVES {
         if feed.is_empty() {
@@ -82,7 +103,9 @@ pub fn run(bytes: &[u8]) {
         story.step(&mut feed);
         story.look();
     }
+    let reach = Reach { paths: story.routes.len(), talks: story.talks.len(), ..story.reach };
     story.stage.end();
+    reach
 }
 
 impl Story {
@@ -214,95 +237,6 @@ impl Story {
         self.stage.cell(link, 0, wire, size, &onion);
     }
 
-    /// Answers a hello, as the service that was called.
-    fn welcome(&mut self, feed: &mut Feed<'_>) {
-        if self.hellos.is_empty() {
-            return;
-        }
-        let (route, hello) = self.hellos.remove(feed.below(REMEMBERED) % self.hellos.len());
-        let Some((caller, answering)) = session::answer(&IDENTITY.public(), &SECRET, &hello) else { return };
-        let ours = SessionId(self.talks.len() as u32 + 1);
-        let Some((mut welcome, [up, down])) = answering.welcome(ours, &mut self.chance) else { return };
-        let (at, flip) = (feed.below(WELCOME), feed.byte().saturating_sub(200));
-        welcome[at] ^= flip;
-        self.handshake(route, CallerId(0), &welcome);
-        self.begin(route, CallerId(0), caller.session, caller.suite, [&down, &up]);
-    }
-
-    /// Calls the client's service over one of its own paths.
-    fn call(&mut self, feed: &mut Feed<'_>) {
-        let (Some(door), false) = (self.door.clone(), self.routes.is_empty()) else { return };
-        let (route, caller, shape) =
-            (feed.below(REMEMBERED) % self.routes.len(), CallerId(feed.byte().into()), feed.byte());
-        let known = shape & 1 == 0;
-        let about = Caller {
-            session: SessionId(u32::from(feed.byte()) + 1),
-            time: self.stage.now.wall,
-            suite: if shape & 2 == 0 { Suite::Aes } else { Suite::ChaCha },
-            address: known.then(|| IDENTITY.public()),
-        };
-        let identity = known.then_some(&*IDENTITY);
-        let Some(calling) = session::call(&self.address, &door, about, identity, &mut self.chance) else { return };
-        let hello = calling.hello.clone();
-        self.calling.push((route, caller, calling));
-        self.handshake(route, caller, &hello);
-    }
-
-    fn handshake(&mut self, route: usize, caller: CallerId, message: &[u8]) {
-        for piece in fragment::split(9, message, Size::Full.payload() - session::HEADER) {
-            let body = [&caller.0.to_be_bytes()[..], &[0; 4], &piece].concat();
-            self.cell(route, usize::MAX, Size::Full, Kind::Data, &body);
-        }
-    }
-
-    fn begin(
-        &mut self,
-        route: usize,
-        caller: CallerId,
-        theirs: SessionId,
-        suite: Suite,
-        [ours, other]: [&[u8; 32]; 2],
-    ) {
-        if self.talks.len() < REMEMBERED {
-            let (sealer, opener) = (Sealer::new(suite, ours, Order::Plain), Opener::new(suite, other));
-            self.talks.push(Talk { route, caller, theirs, sealer, opener });
-        }
-    }
-
-    /// Any frames in a conversation.
-    fn talk(&mut self, feed: &mut Feed<'_>) {
-        if self.talks.is_empty() {
-            return;
-        }
-        let at = feed.below(REMEMBERED) % self.talks.len();
-        let size = if feed.one_in(4) { Size::Small } else { Size::Full };
-        let (mut frames, limit) = (Vec::new(), session::frames(size));
-        for _ in 0..feed.below(6) {
-            let frame = match feed.byte() % 6 {
-                kind @ (0 | 1) => Frame::Packet(Stripped { bytes: feed.slice(), partial: kind == 1 }),
-                2 => Frame::Probe(feed.byte().into()),
-                3 => Frame::Echo(feed.byte().into()),
-                4 => Frame::Here,
-                _ if feed.one_in(8) => Frame::Close,
-                _ => Frame::Probe(0),
-            };
-            frame.write(&mut frames, limit);
-        }
-        if feed.one_in(4) {
-            frames = feed.slice().to_vec();
-        }
-        frames.resize(limit, 0);
-        let other_way = feed.byte();
-        let talk = &mut self.talks[at];
-        let mut layer = vec![0; session::layer(size)];
-        layer[TYPE_AT] = Kind::Data as u8;
-        layer[BODY_AT..BODY_AT + limit].copy_from_slice(&frames);
-        talk.sealer.seal(&mut layer, self.stage.now.mono);
-        let body = [&talk.caller.0.to_be_bytes()[..], &talk.theirs.0.to_be_bytes(), &layer].concat();
-        let route = if other_way < 200 { talk.route } else { usize::from(other_way) };
-        self.cell(route, usize::MAX, size, Kind::Data, &body);
-    }
-
     fn name(&mut self, feed: &mut Feed<'_>) {
         let kinds = [Type::A, Type::Aaaa, Type::Ptr, Type::Any, Type::Srv, Type::Txt, Type::Mx];
         let kind = kinds[feed.below(kinds.len())];
@@ -346,6 +280,8 @@ impl Story {
                 Kind::Pass | Kind::Cover => {}
             }
         }
+        self.reach.packets += self.stage.seen.packets.len();
+        self.reach.names += self.stage.seen.names.len();
         for packet in self.stage.seen.packets.drain(..) {
             assert!(View::new(&packet).is_ok(), "a malformed packet was delivered");
         }

@@ -28,7 +28,7 @@ fn strip_copy(packet: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn restored(stripped: &[u8], (src, dst): (Ipv4Addr, Ipv4Addr)) -> Option<Vec<u8>> {
-    let mut out = Packets::new();
+    let mut out = Packets::default();
     let done = restore(Stripped { bytes: stripped, partial: false }, src, dst, Some(BASE), &mut out);
     assert_eq!(done.is_ok(), out.len() == 1);
     out.iter().next().map(<[u8]>::to_vec)
@@ -36,7 +36,7 @@ fn restored(stripped: &[u8], (src, dst): (Ipv4Addr, Ipv4Addr)) -> Option<Vec<u8>
 
 /// A program's packet out, and a stranger's in: addresses come and go and leave no trace.
 pub fn packet(bytes: &[u8]) {
-    let mut too_big = Packets::new();
+    let mut too_big = Packets::default();
     icmp::too_big(bytes, &mut too_big);
     if let Some(error) = too_big.iter().next() {
         assert!(View::new(error).is_ok_and(|view| view.is_icmp_error()) && error.len() <= usize::from(icmp::MTU));

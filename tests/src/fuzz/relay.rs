@@ -56,10 +56,27 @@ struct Story {
     paths: Vec<Path>,
     /// The last build's bytes, to be sent again.
     last: Bytes,
+    reach: Reach,
+}
+
+/// How far a story came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reach {
+    /// Builds the relay accepted.
+    pub accepted: usize,
+    /// Builds it refused in words.
+    pub refused: usize,
+    /// Cells that came up its paths, and opened.
+    pub cells: usize,
 }
 
 /// One story.
 pub fn run(bytes: &[u8]) {
+    story(bytes);
+}
+
+/// One story, and how far it came.
+pub fn story(bytes: &[u8]) -> Reach {
     let mut feed = Feed::new(bytes);
     let mut story = Story {
         stage: Stage::new(network::relay()),
@@ -67,6 +84,7 @@ pub fn run(bytes: &[u8]) {
         asked: Vec::new(),
         paths: Vec::new(),
         last: Bytes::new(),
+        reach: Reach::default(),
     };
     story.stage.link(RelayId([100; 32]), None);
     story.stage.link(RelayId(NET.relays[1].public()), None);
@@ -77,7 +95,9 @@ pub fn run(bytes: &[u8]) {
         story.step(&mut feed);
         story.look();
     }
+    let reach = story.reach;
     story.stage.end();
+    reach
 }
 
 impl Story {
@@ -241,6 +261,7 @@ impl Story {
             let layer = &mut onion[..size.layer(path.depth.into())];
             assert!(path.opener.open(layer, self.stage.now.mono).is_ok(), "a layer its client cannot open");
             assert!(Kind::from_byte(layer[TYPE_AT]).is_some());
+            self.reach.cells += 1;
         }
         self.stage.seen.packets.clear();
         self.stage.seen.names.clear();
@@ -252,8 +273,10 @@ impl Story {
         let opened = build::open_reply(&opening, header.depth, reply);
         let (status, ciphertext, _) = opened.expect("a reply its client cannot open");
         if status != Status::Accepted {
+            self.reach.refused += 1;
             return;
         }
+        self.reach.accepted += 1;
         let Some(shared) = ephemeral.decapsulate(&ciphertext) else { return };
         let [forward, backward] = opening.layers(&RelayId(NET.relays[0].public()), &ciphertext, &shared);
         let path = Path {

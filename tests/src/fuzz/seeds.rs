@@ -33,8 +33,16 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ]),
         "record" => vec![vec![0; 40], build(1, 0), build(4, 0), build(1, 9)],
         "cell" | "onion" => vec![vec![0, 0, 1, 0, 0, 2, 0], sequence(7), sequence(40), sequence(90)],
-        "client" => stories(&[5, 5, 14, 7, 5, 9, 11, 6, 10, 13, 16, 0, 8, 17, 12]),
-        "relay" => stories(&[0, 4, 9, 1, 11, 7, 2, 5, 12, 3, 6, 10, 14, 8, 15]),
+        "client" => {
+            let mut all = stories(&[5, 5, 14, 7, 5, 9, 11, 6, 10, 13, 16, 0, 8, 17, 12]);
+            all.extend([conversation(7), conversation(4), conversation(1)]);
+            all
+        }
+        "relay" => {
+            let mut all = stories(&[0, 4, 9, 1, 11, 7, 2, 5, 12, 3, 6, 10, 14, 8, 15]);
+            all.push(lent());
+            all
+        }
         "contact" => vec![[&[0], &NET.contacts[0][..]].concat(), [&[1], &NET.contacts[1][..CONTACT - 64]].concat()],
         "control" => control(),
         "dns" => dns(),
@@ -91,6 +99,60 @@ fn stories(moves: &[u8]) -> Vec<Vec<u8>> {
         [salt].into_iter().chain(moves.iter().cycle().take(90).enumerate().flat_map(each)).collect()
     };
     (0..6).map(|n| story(n * 37)).chain([[&[7, 5, 5, 5, 5][..], moves].concat()]).collect()
+}
+
+/// A client that builds its paths, publishes, calls and is called, and gets a packet; `shape` is the client's.
+fn conversation(shape: u8) -> Vec<u8> {
+    let serve = |times: usize| [3, 3, 6, 0, 3].repeat(times);
+    let ping = packet::ping([1, 2, 3, 4].into(), [5, 6, 7, 8].into(), 1, 2, b"hello");
+    // Without its addresses, as conversations carry it.
+    let stripped = [&ping[..12], &ping[20..]].concat();
+    let talk = |at: u8| [vec![11, at, 1, 3, 0], with_length(&stripped), vec![2, 7, 4, 1, 200, 0]].concat();
+    [
+        vec![shape],
+        serve(40),
+        vec![14, 0, 0],
+        serve(12),
+        vec![9, 0, 0, 0, 0],
+        serve(3),
+        (0..4).flat_map(|route| [10, route, 0, route, 9]).collect(),
+        serve(3),
+        talk(0),
+        talk(1),
+        vec![16, 0, 0, 3, 1, 2, 3],
+        serve(3),
+        talk(0),
+    ]
+    .concat()
+}
+
+/// A relay that is a service's pivot, a caller's, and a middle; then everything is said on each path, and the link ends.
+fn lent() -> Vec<u8> {
+    let build = |shape: u8, number: u8, back: u8| vec![0, 0, shape, 1, number, 0, back, 4, 176, 0];
+    let cells = |path: u8| -> Vec<u8> {
+        let kinds =
+            (0..5).flat_map(|kind| [vec![4, path | 0x10, 0, kind], with_length(&[0, 0, 0, 0, 1, 2, 3])].concat());
+        // Ping, find, store, contacts, close; what follows each is what it is made of, and its number.
+        let asks: [&[u8]; 5] = [&[0, 7], &[1, 8], &[2, 1, 2, 1, 1, 0, 3, 9], &[4, 0, 10], &[5, 11]];
+        let asks = asks.into_iter().flat_map(|ask| [&[4, path, 0, 2, 0, 0, 0], ask].concat());
+        kinds.chain(asks).collect()
+    };
+    [
+        build(8, 0, 1),
+        build(16, 0, 2),
+        build(0, 0, 3),
+        build(1, 1, 4),
+        [11, 0, 7].repeat(4),
+        vec![7, 0, 0, 1, 0, 0, 3, 1, 2, 3],
+        cells(0),
+        cells(1),
+        cells(2),
+        cells(3),
+        build(8, 0, 1),
+        build(9, 0, 1),
+        build(24, 0, 5),
+    ]
+    .concat()
 }
 
 fn control() -> Vec<Vec<u8>> {
