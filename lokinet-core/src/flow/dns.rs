@@ -7,6 +7,7 @@ use super::question::{Answer, Code, Data, Kind, Question, Record};
 use crate::session::Remote;
 use crate::wire::address::{self, HostName, LokiAddress, twin};
 use crate::wire::id::RelayId;
+use crate::wire::registry::Registry;
 use std::net::Ipv4Addr;
 
 /// Seconds an answer may be kept: leases move.
@@ -39,6 +40,16 @@ pub struct View<'a> {
     pub leases: &'a Leases,
     /// Our service records.
     pub srv: &'a [SrvRecord],
+    /// Who is a relay: its key also names what it serves.
+    pub registry: &'a Registry,
+}
+
+impl View<'_> {
+    /// The name a service is known by: relays' keys are known as theirs.
+    fn name_of(&self, address: LokiAddress) -> String {
+        let relay = RelayId(address.0);
+        if self.registry.lists(&relay) { address::snode(&relay) } else { address.to_string() }
+    }
 }
 
 /// What to do with a question.
@@ -55,21 +66,30 @@ pub fn decide(question: &Question, view: &View<'_>) -> Step {
     let name = question.name.as_str();
     Step::Answer(match HostName::parse(name) {
         HostName::Localhost { subdomain } => localhost(question, subdomain.as_deref(), view),
-        HostName::Loki { address, .. } if address == view.own => own(question, view),
-        HostName::Loki { address, subdomain } => match question.kind {
-            Kind::A | Kind::Aaaa | Kind::Any => return Step::Lookup(address),
-            Kind::Mx if subdomain.is_none() => {
-                answer(name, vec![Data::Mx { preference: 1, exchange: name.to_owned() }])
-            }
-            Kind::Ns => answer(name, vec![Data::Ns("localhost.loki".into())]),
-            _ => Answer::empty(Code::NoError),
-        },
-        // Short names and relays' own addresses are not resolved by this version.
+        HostName::Loki { address, subdomain } => return service(question, address, subdomain.as_deref(), view),
+        HostName::Snode { id, subdomain } if view.registry.lists(&id) => {
+            return service(question, LokiAddress(id.0), subdomain.as_deref(), view);
+        }
+        // Short names are not resolved by this version.
         HostName::Named { .. } | HostName::Snode { .. } | HostName::Reserved => Answer::empty(Code::NxDomain),
         HostName::Unknown => match address::reverse(name) {
             Some(ip) => reverse(question, ip, view),
             None => Answer::empty(Code::NxDomain),
         },
+    })
+}
+
+/// A service's name: ours, or another's. What a relay serves is met like any service, by the relay's key.
+fn service(question: &Question, address: LokiAddress, subdomain: Option<&str>, view: &View<'_>) -> Step {
+    let name = question.name.as_str();
+    if address == view.own {
+        return Step::Answer(own(question, view));
+    }
+    Step::Answer(match question.kind {
+        Kind::A | Kind::Aaaa | Kind::Any => return Step::Lookup(address),
+        Kind::Mx if subdomain.is_none() => answer(name, vec![Data::Mx { preference: 1, exchange: name.to_owned() }]),
+        Kind::Ns => answer(name, vec![Data::Ns("localhost.loki".into())]),
+        _ => Answer::empty(Code::NoError),
     })
 }
 
@@ -102,7 +122,9 @@ fn own(question: &Question, view: &View<'_>) -> Answer {
         Kind::Mx => answer(name, vec![Data::Mx { preference: 1, exchange: name.to_owned() }]),
         Kind::Ns => answer(name, vec![Data::Ns("localhost.loki".into())]),
         Kind::Srv => {
-            srv(question, name.split_once(&*view.own.to_string()).map(|(sub, _)| sub.trim_end_matches('.')), view)
+            // Whichever of its two names was asked for: `_service._proto` stands before the last two labels.
+            let service = name.rsplitn(3, '.').nth(2);
+            srv(question, service, view)
         }
         _ => Answer::empty(Code::NoError),
     }
@@ -128,7 +150,7 @@ fn reverse(question: &Question, ip: std::net::IpAddr, view: &View<'_>) -> Answer
         },
     };
     match (remote, question.kind) {
-        (Some(address), Kind::Ptr | Kind::Any) => answer(&question.name, vec![Data::Ptr(address.to_string())]),
+        (Some(address), Kind::Ptr | Kind::Any) => answer(&question.name, vec![Data::Ptr(view.name_of(address))]),
         (Some(_), _) => Answer::empty(Code::NoError),
         (None, _) => Answer::empty(Code::NxDomain),
     }

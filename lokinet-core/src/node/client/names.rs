@@ -23,6 +23,7 @@ impl Client {
             netid: &self.netid,
             leases: &self.leases,
             srv: &self.srv,
+            registry: core.netdb.registry(),
         };
         let address = match dns::decide(&question, &view) {
             Step::Answer(answer) => return core.out.push(Output::Dns { ticket, answer }),
