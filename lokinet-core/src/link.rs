@@ -5,16 +5,23 @@
 
 mod census;
 pub mod channel;
+pub mod lane;
+pub mod port;
 pub mod request;
+pub mod stage;
 
 use crate::crypto::seal::Suite;
+use crate::shared::Shared;
 use crate::time::Time;
-use crate::wire::cell::{CHANNEL_ID, Size};
+use crate::wire::cell::Size;
 use crate::wire::id::{PathId, RelayId};
-use channel::{Channel, Dropped, SHARDS};
+use channel::{Channel, Dropped};
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use port::Ports;
+use stage::Stage;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
 use zeroize::Zeroizing;
 
 /// A link as the driver numbers it; never reused within a run.
@@ -108,8 +115,14 @@ pub struct Link {
     pub role: Role,
     /// Where the peer is.
     pub remote: SocketAddr,
-    channel: Channel,
-    staged: [Vec<u8>; 2],
+    staged: [Stage; 2],
+}
+
+/// A way for cells to leave: all links, or one core's lane.
+pub trait Egress {
+    /// Stages a cell for a link: `fill` writes the whole onion into a buffer in which anything may stand. False when it had
+    /// to be dropped.
+    fn put(&mut self, id: LinkId, path: PathId, size: Size, now: Time, fill: impl FnOnce(&mut [u8])) -> bool;
 }
 
 /// A dial is known by whom and where: an address that a stranger gave us for a relay speaks for nobody else's.
@@ -125,7 +138,7 @@ pub struct Links {
     live: BTreeMap<LinkId, Link>,
     /// The newest link to each relay. Clients are no neighbours to ask.
     by_peer: BTreeMap<RelayId, LinkId>,
-    channels: HashMap<[u8; CHANNEL_ID], (LinkId, u8)>,
+    ports: Shared<Ports>,
     dials: BTreeMap<DialId, Place>,
     backoff: BTreeMap<Place, (Time, Duration)>,
     dirty: VecDeque<(LinkId, Size)>,
@@ -151,11 +164,9 @@ impl Links {
             self.backoff.remove(&place);
         }
         let channel = Channel::new(up.suite, up.role, &up.exporter);
-        for (shard, id) in channel.receiving_ids().into_iter().enumerate() {
-            self.channels.insert(id, (up.link, shard as u8));
-        }
         let (peer, role, remote) = (up.peer, up.role, up.remote);
-        self.live.insert(up.link, Link { peer, relay, role, remote, channel, staged: [Vec::new(), Vec::new()] });
+        self.ports.change(|ports| ports.insert(up.link, remote, channel));
+        self.live.insert(up.link, Link { peer, relay, role, remote, staged: Default::default() });
         if relay {
             self.by_peer.insert(peer, up.link);
         }
@@ -180,9 +191,7 @@ impl Links {
     /// Forgets a link that is gone.
     pub fn down(&mut self, id: LinkId) -> Option<Link> {
         let link = self.live.remove(&id)?;
-        for channel in link.channel.receiving_ids() {
-            self.channels.remove(&channel);
-        }
+        self.ports.change(|ports| ports.remove(id));
         if self.by_peer.get(&link.peer) == Some(&id) {
             self.by_peer.remove(&link.peer);
             let other = self.live.iter().rev().find(|(_, other)| other.peer == link.peer).map(|(id, _)| *id);
@@ -212,6 +221,7 @@ impl Links {
     pub fn moved(&mut self, id: LinkId, remote: SocketAddr) {
         if let Some(link) = self.live.get_mut(&id).filter(|link| !link.relay) {
             link.remote = remote;
+            self.ports.change(|ports| ports.by_link.get_mut(&id).map(|port| port.remote = remote));
         }
     }
 
@@ -297,8 +307,7 @@ impl Links {
 
     /// Which channel a datagram belongs to, if to any.
     pub fn channel_of(&self, datagram: &[u8]) -> Option<(LinkId, u8)> {
-        let id = datagram.get(1..)?.first_chunk::<CHANNEL_ID>()?;
-        if datagram[0] & 0xc0 != 0x40 { None } else { self.channels.get(id).copied() }
+        self.ports.look(|ports| ports.channel_of(datagram))
     }
 
     /// Opens a received datagram in place: the link, the path's name, and the onion.
@@ -312,36 +321,20 @@ impl Links {
     ) -> Result<(LinkId, PathId, Size, &'a mut [u8]), Dropped> {
         let (id, shard) = self.channel_of(datagram).ok_or(Dropped::Unknown)?;
         let size = Size::of_datagram(datagram.len()).ok_or(Dropped::Size)?;
-        let link = self.live.get_mut(&id).ok_or(Dropped::Unknown)?;
-        let (path, onion) = link.channel.open(usize::from(shard), datagram, now)?;
-        Ok((id, path, size, onion))
+        self.ports.change(|ports| {
+            let port = ports.by_link.get_mut(&id).ok_or(Dropped::Unknown)?;
+            let (path, onion) = port.channel.open(usize::from(shard), datagram, now)?;
+            Ok((id, path, size, onion))
+        })
     }
 
-    /// Stages a cell for a link: `fill` writes the onion into a zeroed buffer, then the cell is sealed where it lies.
-    /// False when it had to be dropped.
-    pub fn put(&mut self, id: LinkId, path: PathId, size: Size, now: Time, fill: impl FnOnce(&mut [u8])) -> bool {
-        let Some(link) = self.live.get_mut(&id) else {
-            self.dropped += 1;
-            return false;
-        };
-        let staged = &mut link.staged[size as usize];
-        if staged.len() >= STAGED_MAX * size.datagram() {
-            self.dropped += 1;
-            return false;
-        }
-        if staged.is_empty() {
-            self.dirty.push_back((id, size));
-        }
-        let start = staged.len();
-        staged.resize(start + size.datagram(), 0);
-        let cell = &mut staged[start..];
-        fill(Channel::onion(cell));
-        link.channel.seal(0, path, cell, now);
-        true
+    /// The ports, to be shared with other cores. They send by any sub-channel but the first, which is ours.
+    pub fn share(&mut self) -> Arc<RwLock<Ports>> {
+        self.ports.share()
     }
 
     /// The next run of sealed cells to send, lent until it is given back with [`Links::give_back`].
-    pub fn take_run(&mut self) -> Option<(SocketAddr, Size, LinkId, Vec<u8>)> {
+    pub fn take_run(&mut self) -> Option<(SocketAddr, Size, LinkId, Stage)> {
         loop {
             // First staged, first sent: the last cells of a burst must not overtake it.
             let (id, size) = self.dirty.pop_front()?;
@@ -352,7 +345,7 @@ impl Links {
     }
 
     /// Gives a sent run's buffer back, so that its memory is used again.
-    pub fn give_back(&mut self, id: LinkId, size: Size, mut bytes: Vec<u8>) {
+    pub fn give_back(&mut self, id: LinkId, size: Size, mut bytes: Stage) {
         bytes.clear();
         if let Some(link) = self.live.get_mut(&id)
             && link.staged[size as usize].is_empty()
@@ -383,8 +376,43 @@ impl Links {
 
     /// How many receiving channel ids are known (bounded by links and shards).
     pub fn channel_ids(&self) -> usize {
-        debug_assert_eq!(self.channels.len(), self.live.len() * SHARDS);
-        self.channels.len()
+        self.ports.look(|ports| {
+            debug_assert_eq!(ports.channels.len(), ports.ids_due());
+            ports.channels.len()
+        })
+    }
+}
+
+impl Egress for Links {
+    /// The cell is sealed where it lies.
+    fn put(&mut self, id: LinkId, path: PathId, size: Size, now: Time, fill: impl FnOnce(&mut [u8])) -> bool {
+        let Some(link) = self.live.get_mut(&id) else {
+            self.dropped += 1;
+            return false;
+        };
+        let staged = &mut link.staged[size as usize];
+        if staged.is_empty() {
+            self.dirty.push_back((id, size));
+        }
+        let Some(cell) = staged.room(size) else {
+            self.dropped += 1;
+            return false;
+        };
+        fill(Channel::onion(cell));
+        match &mut self.ports {
+            Shared::Own(ports) => {
+                if let Some(port) = ports.by_link.get_mut(&id) {
+                    port.channel.seal(0, path, cell, now);
+                }
+            }
+            shared => shared.look(|ports| {
+                Channel::name(cell, path);
+                if let Some((_, mut sending)) = ports.sending(id, 0) {
+                    sending.seal(cell, now);
+                }
+            }),
+        }
+        true
     }
 }
 

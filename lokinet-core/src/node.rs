@@ -9,6 +9,7 @@ pub mod config;
 pub mod io;
 pub mod relay;
 pub mod report;
+pub mod worker;
 
 pub use config::{Config, Trade};
 
@@ -61,7 +62,7 @@ pub(crate) struct Out {
     pub packets: Packets,
     /// Packets that could not be given their addresses.
     pub refused: u64,
-    lent: Option<(link::LinkId, crate::wire::cell::Size, Vec<u8>)>,
+    lent: Option<(link::LinkId, crate::wire::cell::Size, link::stage::Stage)>,
     delivering: bool,
 }
 
@@ -187,6 +188,11 @@ impl Node {
             },
             Input::Reply { ticket, result } => self.reply(ticket, result, now),
             Input::Cells(runs) => self.cells(runs, now),
+            Input::Control { hop, body } => {
+                if let Machines::Relay(relay) = &mut self.trade {
+                    relay.control(hop, &body, core, now);
+                }
+            }
             Input::Packets(packets) => {
                 if let Machines::Client(client) = &mut self.trade {
                     client.packets(packets, core, now);
@@ -306,6 +312,15 @@ impl Node {
                 out.push(Output::Request { link, ticket, body, patience });
             }
             link::Action::Unanswered(ticket) => self.reply(ticket, Err(NoReply::LinkLost), now),
+        }
+    }
+
+    /// A relay's workers, as many as are asked for and there are sub-channels; from then on cells are theirs alone. None for
+    /// a client.
+    pub fn workers(&mut self, count: usize) -> Vec<worker::Worker> {
+        match &mut self.trade {
+            Machines::Client(_) => Vec::new(),
+            Machines::Relay(relay) => relay.workers(count, &mut self.core),
         }
     }
 

@@ -7,14 +7,14 @@ pub mod admit;
 pub mod census;
 pub mod hop;
 pub mod join;
+pub mod leg;
 #[cfg(test)]
 mod tests;
 
-use crate::crypto::onion::{BODY_AT, TYPE_AT};
 use crate::crypto::random::Chance;
-use crate::crypto::seal::TAG;
 use crate::link::{LinkId, Links, Ticket};
 use crate::netdb::Netdb;
+use crate::shared::Shared;
 use crate::time::{Now, Time};
 use crate::wire::build::{self, BUILD, Purpose, Status};
 use crate::wire::cell::{Kind, Size};
@@ -26,7 +26,9 @@ use admit::{Admit, Refusal};
 use bytes::Bytes;
 use core::time::Duration;
 use hop::{Hop, HopRef, Part};
+use leg::{Leg, Legs, Passed, To};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, RwLock};
 
 /// Most paths through one relay at once.
 pub const HOPS_MAX: usize = 65_536;
@@ -59,14 +61,6 @@ struct Forwarded {
     admitted: admit::Keyed,
 }
 
-#[derive(Clone, Copy)]
-enum Side {
-    /// The cell came from the client's side.
-    Forward,
-    /// The cell came from the pivot's side.
-    Backward,
-}
-
 /// All hops a relay lends.
 pub struct Transit {
     own: RelayId,
@@ -75,7 +69,7 @@ pub struct Transit {
     hops: Vec<Option<Box<Hop>>>,
     free: Vec<usize>,
     serial: u64,
-    wire: HashMap<(LinkId, PathId), (usize, Side)>,
+    legs: Shared<Legs>,
     joins: join::Joins,
     /// How many hops came by each link.
     brought: BTreeMap<LinkId, usize>,
@@ -98,7 +92,7 @@ impl Transit {
             hops: Vec::new(),
             free: Vec::new(),
             serial: 0,
-            wire: HashMap::new(),
+            legs: Shared::default(),
             joins: join::Joins::default(),
             brought: BTreeMap::new(),
             expiry: BTreeSet::new(),
@@ -161,8 +155,10 @@ impl Transit {
             (None, Purpose::Host(token)) => Part::Host { token },
             (None, Purpose::Join(_)) => Part::Pivot,
         };
-        let hop = keyed.hop(self.serial, (link, header.back), part, now.mono + lifetime, &header, now.mono);
-        let index = self.insert(hop, (link, header.back));
+        let index = self.place();
+        let at = HopRef { index, serial: self.serial };
+        let hop = keyed.hop(at, (link, header.back), part, now.mono + lifetime, &header, now.mono);
+        self.insert(index, hop);
         match (&header.next, header.purpose) {
             (Some((next, addrs, wire)), _) => {
                 let known = netdb.addrs(next);
@@ -179,7 +175,10 @@ impl Transit {
                 self.forwarded.insert(out, Forwarded { from: ticket, hop: index, serial, admitted: keyed });
                 return;
             }
-            (None, Purpose::Host(token)) => self.joins.host(token, index),
+            (None, Purpose::Host(token)) => {
+                self.joins.host(token, index);
+                self.lead(index, To::Callers(HashMap::new()));
+            }
             (None, Purpose::Join(token)) => self.join(index, &token, &deeper, links, now.mono),
             (None, Purpose::General) => {}
         }
@@ -201,7 +200,7 @@ impl Transit {
         netdb: &Netdb,
         links: &Links,
     ) -> Status {
-        if self.wire.contains_key(&(link, header.back)) || header.back.0 == 0 {
+        if self.is_taken(link, header.back) || header.back.0 == 0 {
             return Status::Taken;
         }
         if let Some((next, addrs, wire)) = &header.next {
@@ -209,7 +208,7 @@ impl Transit {
             if !known || *next == self.own || Some(*next) == previous || !netdb.may_dial(addrs) {
                 return Status::BadNext;
             }
-            let taken = links.to(next).is_some_and(|next| self.wire.contains_key(&(next, *wire)));
+            let taken = links.to(next).is_some_and(|next| self.is_taken(next, *wire));
             return if taken || wire.0 == 0 { Status::Taken } else { Status::Accepted };
         }
         match header.purpose {
@@ -220,40 +219,52 @@ impl Transit {
         }
     }
 
-    fn insert(&mut self, hop: Hop, wire: (LinkId, PathId)) -> usize {
-        let expires = hop.expires;
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.hops[index] = Some(Box::new(hop));
-                index
-            }
-            None => {
-                self.hops.push(Some(Box::new(hop)));
-                self.hops.len() - 1
-            }
-        };
-        self.wire.insert(wire, (index, Side::Forward));
+    fn is_taken(&self, link: LinkId, path: PathId) -> bool {
+        self.legs.look(|legs| legs.contains_key(&(link, path)))
+    }
+
+    /// A free place for a hop.
+    fn place(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.hops.push(None);
+            self.hops.len() - 1
+        })
+    }
+
+    fn insert(&mut self, index: usize, hop: Hop) {
+        let (down, wire) = (Leg::Down(hop.down.clone()), hop.back);
+        self.legs.change(|legs| legs.insert(wire, down));
         *self.brought.entry(wire.0).or_default() += 1;
-        self.expiry.insert((expires, index));
-        index
+        self.expiry.insert((hop.expires, index));
+        self.hops[index] = Some(Box::new(hop));
+    }
+
+    fn lead(&self, index: usize, to: To) {
+        if let Some(hop) = self.hops.get(index).and_then(Option::as_ref) {
+            hop.down.lead(to);
+        }
     }
 
     fn connect(&mut self, index: usize, link: LinkId, wire: PathId) -> bool {
-        if self.wire.contains_key(&(link, wire)) {
+        if self.is_taken(link, wire) {
             return false;
         }
-        if let Some(Part::Middle { next, .. }) = self.hops[index].as_mut().map(|hop| &mut hop.part) {
-            *next = Some(link);
-            self.wire.insert((link, wire), (index, Side::Backward));
-            return true;
-        }
-        false
+        let Some(hop) = self.hops[index].as_mut() else { return false };
+        let Part::Middle { next, .. } = &mut hop.part else { return false };
+        *next = Some(link);
+        hop.down.lead(To::Next(link, wire));
+        let up = Leg::Up(hop.up.clone());
+        self.legs.change(|legs| legs.insert((link, wire), up));
+        true
     }
 
     fn join(&mut self, index: usize, token: &[u8; build::TOKEN], rider: &[u8], links: &mut Links, now: Time) {
         let Some((service, caller)) = self.joins.join(token, index, &mut self.chance) else { return };
-        if let Some(hop) = self.hops[index].as_mut() {
+        let host = self.hops[service].as_ref().map(|host| (host.down.clone(), host.up.clone()));
+        if let (Some(hop), Some((down, up))) = (self.hops[index].as_mut(), host) {
             hop.part = Part::Caller { service, caller };
+            down.caller(caller, Some(hop.up.clone()));
+            hop.down.lead(To::Service(up, caller));
         }
         // The caller's first message rode along; from here it travels as its own cells would.
         let message =
@@ -262,6 +273,7 @@ impl Transit {
         let room = Size::Full.payload() - crate::wire::session::HEADER;
         for piece in fragment::split(self.chance.nonzero(), message, room) {
             self.up(service, Size::Full, Kind::Data, links, now, |body| {
+                body.fill(0);
                 body[..4].copy_from_slice(&caller.0.to_be_bytes());
                 body[8..8 + piece.len()].copy_from_slice(&piece);
             });
@@ -319,61 +331,34 @@ impl Transit {
         links: &mut Links,
         now: Time,
     ) -> bool {
-        let Some((index, side)) = self.wire.get(&(link, path)).copied() else { return false };
-        let Some(hop) = self.hops[index].as_mut() else { return false };
-        match side {
-            Side::Backward => {
-                let inner = &onion[..size.layer(usize::from(hop.depth) - 1)];
-                hop.wrap(size, Kind::Pass, links, now, |body| body.copy_from_slice(inner));
-            }
-            Side::Forward => {
-                let layer = &mut onion[..size.layer(hop.depth.into())];
-                if hop.opener.open(layer, now).is_err() {
-                    self.dropped += 1;
-                    return true;
-                }
-                let kind = Kind::from_byte(layer[TYPE_AT]);
-                let end = layer.len() - TAG;
-                let body = &mut layer[BODY_AT..end];
-                match (kind, &hop.part) {
-                    (Some(Kind::Pass), Part::Middle { next: Some(next), wire }) => {
-                        let (next, wire) = (*next, *wire);
-                        links.put(next, wire, size, now, |onion| onion[..body.len()].copy_from_slice(body));
-                    }
-                    (Some(Kind::Data), Part::Caller { service, caller }) => {
-                        let (service, caller) = (*service, *caller);
-                        body[..4].copy_from_slice(&caller.0.to_be_bytes());
-                        self.up(service, size, Kind::Data, links, now, |to| to.copy_from_slice(body));
-                    }
-                    (Some(Kind::Data), Part::Host { token }) => {
-                        let caller = CallerId(u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
-                        match self.joins.caller(token, caller) {
-                            Some(index) => {
-                                body[..4].fill(0);
-                                self.up(index, size, Kind::Data, links, now, |to| to.copy_from_slice(body));
-                            }
-                            None => self.dropped += 1,
-                        }
-                    }
-                    (Some(Kind::Control), _) => self.control(index, body, links, now),
-                    (Some(Kind::Cover), _) => {}
-                    _ => self.dropped += 1,
-                }
-            }
+        let Some(leg) = self.legs.look(|legs| legs.get(&(link, path)).cloned()) else { return false };
+        match leg.hold().pass(size, onion, links, now) {
+            Passed::On => {}
+            Passed::Dropped => self.dropped += 1,
+            Passed::Control(hop, within) => self.control(hop, &onion[within], links, now),
         }
         true
     }
 
+    /// The legs, to be shared with other cores.
+    pub fn share(&mut self) -> Arc<RwLock<Legs>> {
+        self.legs.share()
+    }
+
     /// Sends a body up a path, towards its client.
     fn up(&mut self, index: usize, size: Size, kind: Kind, links: &mut Links, now: Time, fill: impl FnOnce(&mut [u8])) {
-        if let Some(hop) = self.hops.get_mut(index).and_then(Option::as_mut) {
-            hop.wrap(size, kind, links, now, fill);
+        if let Some(hop) = self.hops.get(index).and_then(Option::as_ref) {
+            hop.up.wrap(size, kind, links, now, fill);
         }
     }
 
-    fn control(&mut self, index: usize, body: &[u8], links: &mut Links, now: Time) {
+    /// A piece of a question that a client puts to us as its hop; in vain when the path is gone.
+    pub fn control(&mut self, to: HopRef, body: &[u8], links: &mut Links, now: Time) {
+        let index = to.index;
         let Some(fragment) = Fragment::decode(body).ok().filter(|f| f.count <= ASK_FRAGMENTS) else { return };
-        let Some(hop) = self.hops[index].as_mut() else { return };
+        let Some(hop) = self.hops.get_mut(index).and_then(Option::as_mut).filter(|hop| hop.serial == to.serial) else {
+            return;
+        };
         let message = fragment.message;
         // Long questions are for pivots alone: a middle hop never holds half of one.
         if hop.depth > 1 && fragment.count > 1 {
@@ -409,10 +394,10 @@ impl Transit {
     }
 
     fn say(&mut self, index: usize, message: u32, tell: &[u8], links: &mut Links, now: Time) {
-        let Some(hop) = self.hops.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(hop) = self.hops.get(index).and_then(Option::as_ref) else { return };
         for piece in fragment::split(message, tell, Size::Full.payload()) {
             let size = if piece.len() <= Size::Small.payload() { Size::Small } else { Size::Full };
-            hop.wrap(size, Kind::Control, links, now, |body| body[..piece.len()].copy_from_slice(&piece));
+            hop.up.wrap(size, Kind::Control, links, now, |body| write(body, &piece));
         }
     }
 
@@ -455,10 +440,15 @@ impl Transit {
     }
 
     fn remove(&mut self, index: usize, links: &mut Links, now: Time, tell_client: bool) {
-        let Some(mut hop) = self.hops[index].take() else { return };
+        let Some(hop) = self.hops[index].take() else { return };
         self.free.push(index);
         self.expiry.remove(&(hop.expires, index));
-        self.wire.remove(&hop.back);
+        self.legs.change(|legs| {
+            legs.remove(&hop.back);
+            if let Part::Middle { next: Some(next), wire } = hop.part {
+                legs.remove(&(next, wire));
+            }
+        });
         if let Some(brought) = self.brought.get_mut(&hop.back.0) {
             *brought -= 1;
             if *brought == 0 {
@@ -468,27 +458,35 @@ impl Transit {
         let message = self.chance.nonzero();
         if tell_client {
             for piece in fragment::split(message, &Tell::Closed.encode(), Size::Small.payload()) {
-                hop.wrap(Size::Small, Kind::Control, links, now, |body| body[..piece.len()].copy_from_slice(&piece));
+                hop.up.wrap(Size::Small, Kind::Control, links, now, |body| write(body, &piece));
             }
         }
         match hop.part {
-            Part::Middle { next: Some(next), wire } => {
-                self.wire.remove(&(next, wire));
-            }
             Part::Host { token } => {
                 for index in self.joins.end_service(&token) {
                     // The service's place will be somebody else's: what this caller still sends leads nowhere.
                     if let Some(caller) = self.hops.get_mut(index).and_then(Option::as_mut) {
                         caller.part = Part::Pivot;
+                        caller.down.lead(To::Nobody);
                     }
                     self.say(index, message, &Tell::JoinEnded(CallerId(0)).encode(), links, now);
                 }
             }
             Part::Caller { service, caller } => {
                 self.joins.end_caller(service, caller);
+                if let Some(host) = self.hops.get(service).and_then(Option::as_ref) {
+                    host.down.caller(caller, None);
+                }
                 self.say(service, message, &Tell::JoinEnded(caller).encode(), links, now);
             }
             Part::Middle { .. } | Part::Pivot => {}
         }
     }
+}
+
+/// Writes bytes, and zeroes over whatever stands behind them.
+fn write(room: &mut [u8], bytes: &[u8]) {
+    let (start, rest) = room.split_at_mut(bytes.len());
+    start.copy_from_slice(bytes);
+    rest.fill(0);
 }

@@ -7,7 +7,7 @@ use lokinet_core::crypto::exchange::{SEED, Secret};
 use lokinet_core::crypto::key::Identity;
 use lokinet_core::crypto::random::Chance;
 use lokinet_core::crypto::seal::Suite;
-use lokinet_core::link::{Action as LinkAction, LinkId, LinkUp, Links, Role, Ticket};
+use lokinet_core::link::{Action as LinkAction, Egress, LinkId, LinkUp, Links, Role, Ticket};
 use lokinet_core::netdb::Netdb;
 use lokinet_core::path::{PathKey, Paths};
 use lokinet_core::time::{Now, Time, Wall};
@@ -348,8 +348,9 @@ fn opened(tap: &mut Links, size: Size, run: &mut [u8], now: Time) -> Vec<Cell> {
 
 fn sealed(tap: &mut Links, link: LinkId, cell: &Cell, now: Time) -> Vec<u8> {
     tap.put(link, cell.path, cell.size, now, |onion| onion.copy_from_slice(&cell.onion));
-    let (_, size, link, bytes) = tap.take_run().expect("just put");
-    tap.give_back(link, size, Vec::with_capacity(size.datagram()));
+    let (_, size, link, staged) = tap.take_run().expect("just put");
+    let bytes = staged.to_vec();
+    tap.give_back(link, size, staged);
     bytes
 }
 

@@ -8,8 +8,9 @@ use lokinet_core::crypto::{blind, exchange, key, onion, seal, window};
 use lokinet_core::flow::{dns, lease};
 use lokinet_core::link::{self, channel, request};
 use lokinet_core::netdb::{fetch, guards, profile, shelf};
-use lokinet_core::node::{io, relay};
+use lokinet_core::node::{io, relay, worker};
 use lokinet_core::path::{self, live, pool};
+use lokinet_core::queue::{self, codel};
 use lokinet_core::session::{self, answer, call, convo, lookup, publish};
 use lokinet_core::transit::{self, admit, hop, join};
 use lokinet_core::wire::cell::{self, Size};
@@ -83,6 +84,10 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("cells under one channel key", channel::REKEY_CELLS as usize),
         ("cells before a channel key may age", channel::REKEY_AFTER as usize),
         ("cells staged for one peer", link::STAGED_MAX),
+        ("workers of a relay", worker::WORKERS_MAX),
+        ("messages waiting at a worker", worker::MESSAGES_MAX),
+        ("turn of a path", queue::QUANTUM),
+        ("shortest standing queue", codel::LEAST),
         ("full cell", Size::Full.datagram()),
         ("small cell", Size::Small.datagram()),
         ("full onion", Size::Full.onion()),
@@ -175,6 +180,8 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("guard lifetime", guards::LIFETIME),
         ("profile half-life", profile::HALF_LIFE),
         ("neighbour patience", relay::PATIENCE),
+        ("harmless wait", codel::TARGET),
+        ("standing wait", codel::INTERVAL),
         ("channel key age", channel::REKEY_TIME),
         ("channel key grace", channel::REKEY_GRACE),
         ("layer epoch", onion::EPOCH_TIME),

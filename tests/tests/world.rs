@@ -54,6 +54,7 @@ impl Machine for Parrot {
                     act(Output::Request { link: up.link, ticket: Ticket(1), body, patience: Duration::from_secs(2) });
                 }
             }
+            Input::Control { .. } => self.hear("a worker spoke".into()),
             Input::DialFailed { .. } => self.hear("failed".into()),
             Input::LinkDown { .. } => self.hear("down".into()),
             Input::LinkMoved { .. } => self.hear("moved".into()),

@@ -3,6 +3,7 @@
 //! Every ticket is answered exactly once, also when a connection dies under it. Neighbours: `tls` below, `socket`
 //! carries the packets, `driver` turns what is reported here into inputs.
 
+use super::routes::{Route, Routes};
 use super::tls::{self, Identity};
 use crate::node::io::{
     DialId, EXPORTER_LABEL, Input, LinkId, LinkKey, LinkUp, NoReply, REPLY_MAX, REQUEST_MAX, REQUESTS_OPEN, Role,
@@ -16,9 +17,9 @@ use quinn::{
     SendStream, ServerConfig, TokioRuntime, TransportConfig, VarInt, WriteError,
 };
 use seat::Seat;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -104,26 +105,15 @@ struct Link {
     moving: Option<(SocketAddr, Time)>,
 }
 
-/// Where cells to an address leave from.
-#[derive(Clone, Copy)]
-pub(crate) struct Route {
-    link: LinkId,
-    /// Which socket.
-    pub(crate) socket: usize,
-    /// The local address the peer knows; only set where the socket has several.
-    pub(crate) source: Option<IpAddr>,
-}
-
 /// All links and open requests.
 pub(crate) struct Quic {
     endpoints: Vec<Endpoint>,
-    families: Vec<SocketAddr>,
     identity: Option<Identity>,
     offers: &'static [Suite],
     dialling: Arc<TransportConfig>,
     desk: Arc<Desk>,
     links: BTreeMap<LinkId, Link>,
-    routes: HashMap<SocketAddr, Route>,
+    routes: Routes,
     open: BTreeMap<Ticket, (LinkId, SendStream)>,
     tickets: u64,
     asking: usize,
@@ -149,9 +139,9 @@ impl Quic {
         });
         let server = identity.as_ref().map(|identity| accepting(identity, offers)).transpose()?;
         let mut endpoints = Vec::new();
-        let mut families = Vec::new();
+        let mut local = Vec::new();
         for (index, socket) in sockets.into_iter().enumerate() {
-            families.push(socket.local_addr()?);
+            local.push(socket.local_addr()?);
             let mut config = quinn::EndpointConfig::default();
             config.grease_quic_bit(false); // the fixed bit stays set, as in cells
             let cids = cid::Keyed::from_os()?;
@@ -165,13 +155,12 @@ impl Quic {
         }
         let quic = Quic {
             endpoints,
-            families,
             identity,
             offers,
             dialling: Arc::new(transport(Role::Initiator)),
             desk,
             links: BTreeMap::new(),
-            routes: HashMap::new(),
+            routes: Routes::new(local.into()),
             open: BTreeMap::new(),
             tickets: 0,
             asking: 0,
@@ -219,7 +208,7 @@ impl Quic {
         });
         let mut ways = Vec::new();
         for addr in addrs {
-            if let Some(socket) = self.socket_for(addr) {
+            if let Some(socket) = self.routes.socket_for(addr) {
                 ways.push((addr, socket, self.endpoints[socket].clone()));
             }
         }
@@ -286,11 +275,8 @@ impl Quic {
     }
 
     /// Where cells to `to` leave from.
-    pub(crate) fn route(&self, to: SocketAddr) -> Option<Route> {
-        match self.routes.get(&to) {
-            Some(route) => Some(*route),
-            None => Some(Route { link: LinkId(0), socket: self.socket_for(to)?, source: None }),
-        }
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// Whether any peer could move, so that [`Quic::moved`] is worth asking each second.
@@ -316,7 +302,7 @@ impl Quic {
             }
         }
         for &(link, _) in &moved {
-            self.routes.retain(|_, route| route.link != link);
+            self.routes.forget(link);
             self.learn_route(link);
         }
         moved
@@ -338,22 +324,15 @@ impl Quic {
         }
     }
 
-    fn socket_for(&self, to: SocketAddr) -> Option<usize> {
-        self.families.iter().position(|local| local.is_ipv4() == to.is_ipv4())
-    }
-
-    fn learn_route(&mut self, id: LinkId) {
+    fn learn_route(&self, id: LinkId) {
         let Some(link) = self.links.get(&id) else { return };
-        let several = self.families.get(link.socket).is_some_and(|local| local.ip().is_unspecified());
-        let source = link.connection.local_ip().filter(|_| several);
-        self.routes.insert(link.remote, Route { link: id, socket: link.socket, source });
+        let source = link.connection.local_ip().filter(|_| self.routes.has_several(link.socket));
+        self.routes.learn(link.remote, Route { link: id, socket: link.socket, source });
     }
 
     fn forget(&mut self, id: LinkId) -> Option<Link> {
         let link = self.links.remove(&id)?;
-        if self.routes.get(&link.remote).is_some_and(|route| route.link == id) {
-            self.routes.remove(&link.remote);
-        }
+        self.routes.forget_at(link.remote, id);
         self.open.retain(|_, (of, _)| *of != id);
         Some(link)
     }

@@ -15,7 +15,7 @@ impl Links {
         };
         [
             ("links", self.live.len(), LINKS_MAX),
-            ("channel ids", self.channels.len(), self.live.len() * SHARDS),
+            ("channel ids", self.channel_ids(), self.live.len() * SHARDS),
             ("dials", self.dials.len(), MAX_RELAYS),
             ("peers backed off from", self.backoff.len(), MAX_RELAYS),
             ("requests that wait for one link", self.requests.most_queued(), QUEUED_MAX),

@@ -5,6 +5,7 @@
 pub use crate::crypto::seal::Suite;
 use crate::flow::question::{Answer, Question};
 pub use crate::link::{DialId, LinkId, LinkUp, Role, Ticket};
+pub use crate::transit::hop::HopRef;
 use crate::wire::batch::Packets;
 use crate::wire::id::RelayId;
 use crate::wire::registry::Registry;
@@ -75,6 +76,13 @@ pub enum Input<'a> {
     },
     /// Sealed cells arrived.
     Cells(&'a mut [Run<'a>]),
+    /// A worker found a cell for this node's own hop on a path ([`Work::Control`](super::worker::Work::Control)).
+    Control {
+        /// Which hop.
+        hop: HopRef,
+        /// What the client put into it.
+        body: Vec<u8>,
+    },
     /// Programs sent IP packets into the TUN device.
     Packets(&'a mut Packets),
     /// A program asks for a name of ours.

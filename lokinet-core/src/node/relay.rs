@@ -3,12 +3,14 @@
 
 use super::config::RelayConfig;
 use super::io::{Event, LinkUp, Output, Save, Ticket, Wake};
+use super::worker::{Tally, Worker};
 use super::{Core, report::Report};
 use crate::crypto::key::Identity;
 use crate::crypto::random::Chance;
 use crate::flow::dns;
 use crate::flow::question::Question;
 use crate::link::LinkId;
+use crate::link::channel::SHARDS;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::shelf::{NEAR, Shelf};
 use crate::netdb::{Learned, Netdb};
@@ -26,6 +28,8 @@ use crate::wire::request::{self, Request};
 use bytes::Bytes;
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use zeroize::Zeroizing;
 
 /// How many relays a relay keeps links with, so that gossip reaches it.
@@ -70,6 +74,7 @@ pub struct Relay {
     ready: bool,
     tend: Time,
     started: Time,
+    tally: Arc<Tally>,
 }
 
 impl Relay {
@@ -104,6 +109,7 @@ impl Relay {
             ready: false,
             tend: now.mono,
             started: now.mono,
+            tally: Arc::default(),
             identity,
         }
     }
@@ -251,6 +257,19 @@ impl Relay {
         }
     }
 
+    pub(super) fn workers(&mut self, count: usize, core: &mut Core) -> Vec<Worker> {
+        let (ports, legs) = (core.links.share(), self.transit.share());
+        // The first sub-channel is the node's own.
+        (1..SHARDS)
+            .take(count)
+            .map(|shard| Worker::new(ports.clone(), legs.clone(), self.tally.clone(), shard))
+            .collect()
+    }
+
+    pub(super) fn control(&mut self, hop: HopRef, body: &[u8], core: &mut Core, now: Now) {
+        self.transit.control(hop, body, &mut core.links, now.mono);
+    }
+
     pub(super) fn dns(&mut self, ticket: Ticket, question: &Question, core: &mut Core) {
         core.out.push(Output::Dns { ticket, answer: dns::relay(question, &self.own.id) });
     }
@@ -349,10 +368,14 @@ impl Relay {
         report.address = crate::wire::address::snode(&self.own.id);
         report.transit = self.transit.len();
         let (accepted, refused) = self.transit.builds;
+        let tally = &self.tally;
         report.counters.extend([
             ("builds accepted", accepted),
             ("builds refused", refused),
-            ("transit cells dropped", self.transit.dropped),
+            ("transit cells dropped", self.transit.dropped + tally.misled.load(Ordering::Relaxed)),
+            ("transit cells that waited too long", tally.waited.load(Ordering::Relaxed)),
+            ("worker datagrams dropped", tally.unopened.load(Ordering::Relaxed)),
+            ("worker cells not sent", tally.unsent.load(Ordering::Relaxed)),
             ("introsets kept", self.shelf.len() as u64),
         ]);
     }

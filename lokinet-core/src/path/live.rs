@@ -5,7 +5,7 @@ use super::AskId;
 use super::layers::Layers;
 use crate::crypto::onion::Dropped;
 use crate::crypto::random::Chance;
-use crate::link::{LinkId, Links};
+use crate::link::{Egress, LinkId, Links};
 use crate::time::Time;
 use crate::wire::build::Purpose;
 use crate::wire::cell::{Kind, Size};

@@ -257,10 +257,14 @@ async fn a_client_that_moves_is_believed_after_a_while() {
     assert_eq!(a.replied().await, (Ticket(1), Ok(Bytes::from_static(b"seen"))));
 
     assert!(b.quic.moved(at(10)).is_empty() && b.quic.moved(at(13)).is_empty(), "not yet");
-    assert_eq!(b.quic.route(a.addr).map(|route| route.link), Some(up_b.link), "cells still go to the old address");
+    assert_eq!(
+        b.quic.routes().to(a.addr).map(|route| route.link),
+        Some(up_b.link),
+        "cells still go to the old address"
+    );
     assert_eq!(b.quic.moved(at(14)), [(up_b.link, new)]);
-    assert_eq!(b.quic.route(new).map(|route| route.link), Some(up_b.link));
-    assert_ne!(b.quic.route(a.addr).map(|route| route.link), Some(up_b.link));
+    assert_eq!(b.quic.routes().to(new).map(|route| route.link), Some(up_b.link));
+    assert_ne!(b.quic.routes().to(a.addr).map(|route| route.link), Some(up_b.link));
     assert!(b.quic.moved(at(20)).is_empty(), "told once");
     assert!(!a.quic.may_move() && b.quic.may_move());
 }
