@@ -171,8 +171,9 @@ pub struct Net {
     ///
     /// rate=SPEED: how much leaves a node in a second (kbit, mbit, gbit), frames counted with their Ethernet header.
     ///
-    /// queue=TIME: how long a frame waits at most for those before it; where it would be longer it is dropped [default: 100ms
-    /// where there is a rate].
+    /// queue=TIME: how long a frame waits at most for those before it; where it would be longer it is dropped, as in many a
+    /// modem. queue=codel keeps the wait short, as Linux does before its own interfaces [default: codel where there is a
+    /// rate].
     ///
     /// seed=NUMBER: what losses and jitter are drawn from [default: a random one, shown by `status`].
     #[arg(id = "net", long = "net", value_name = "IMPAIRMENT")]
