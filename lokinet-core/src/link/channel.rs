@@ -328,4 +328,48 @@ mod tests {
         b.open(0, &mut sealed(&mut a, 0, Size::Small, 1, later), later).unwrap();
         assert!(b.receiving[0].state.as_ref().unwrap().previous.is_none());
     }
+
+    /// Whether a recorded cell opens for one who has taken everything that an end holds for this sub-channel, and ratchets
+    /// on from there as far as it likes. Replay is no concern of thieves.
+    fn opens_for_a_thief(sub: &Sub, cell: &[u8]) -> bool {
+        let state = sub.state.as_ref().unwrap();
+        let mut secrets = vec![sub.secret.clone(), state.next.clone()];
+        for start in 0..2 {
+            let mut secret = secrets[start].clone();
+            for _ in 0..8 {
+                secret = kdf::expand(&secret, "channel ratchet", &[]);
+                secrets.push(secret.clone());
+            }
+        }
+        let derived: Vec<Key> = secrets.iter().map(|secret| Key::new(Suite::Aes, secret)).collect();
+        let held = core::iter::once(&state.current.0).chain(state.previous.as_ref().map(|(key, ..)| key));
+        held.chain(&derived).any(|key| {
+            let mut cell = cell.to_vec();
+            let (head, body) = cell.split_at_mut(HEADER);
+            let mask = state.mask.mask(body);
+            head[0] ^= mask[0] & 0x1f;
+            head[1 + CHANNEL_ID..].iter_mut().zip(&mask[1..]).for_each(|(byte, mask)| *byte ^= mask);
+            let number = u32::from_be_bytes(head[1 + CHANNEL_ID..].try_into().unwrap());
+            key.open(number.into(), head, body)
+        })
+    }
+
+    #[test]
+    fn what_an_end_holds_opens_nothing_from_two_generations_before() {
+        let (mut a, mut b) = pair(Suite::Aes);
+        let mut recorded = Vec::new();
+        for generation in 0..4u64 {
+            let now = at(1 + 700 * generation);
+            recorded.push(sealed(&mut a, 0, Size::Small, 1, now));
+            b.open(0, &mut recorded[generation as usize].clone(), now).unwrap();
+            assert_eq!(u64::from(b.receiving[0].state.as_ref().unwrap().generation), generation);
+            (0..REKEY_AFTER).for_each(|_| drop(sealed(&mut a, 0, Size::Small, 1, now)));
+        }
+        for (end, sub) in [("sender", &a.sending[0]), ("receiver", &b.receiving[0])] {
+            assert!(opens_for_a_thief(sub, &recorded[3]), "the {end}'s present key does not open the present");
+            for (generation, cell) in recorded[..2].iter().enumerate() {
+                assert!(!opens_for_a_thief(sub, cell), "the {end} still holds what opens generation {generation} of 3");
+            }
+        }
+    }
 }
