@@ -176,6 +176,11 @@ pub(crate) mod testing {
     use crate::wire::registry::{self, Listing};
 
     pub(crate) fn known(relays: u8) -> Netdb {
+        knowing(relays, |_| true)
+    }
+
+    /// The same, knowing the contacts of some of them.
+    pub(crate) fn knowing(relays: u8, whom: impl Fn(&RelayId) -> bool) -> Netdb {
         let netid = NetId::new("test").unwrap();
         let authority = Identity::from_seed(&[255; 32]);
         let now = Wall::from_secs(1_000_000);
@@ -188,7 +193,7 @@ pub(crate) mod testing {
         let registry = Registry::verify(signed, netid, &[authority.public()], 1, now).unwrap();
         let mut netdb = Netdb::new(netid, true, registry);
         let onion = Box::new(*Secret::generate(&mut Chance::new([9; 32])).public());
-        for (i, identity) in identities.iter().enumerate() {
+        for (i, identity) in identities.iter().enumerate().filter(|(_, i)| whom(&RelayId(i.public()))) {
             let addrs = Addrs::from_list(&[format!("10.{}.0.1:1090", i + 1).parse().unwrap()]);
             let card =
                 Card { netid, onion: onion.clone(), published: now, expires: now.plus(LIFETIME), aes: true, addrs };

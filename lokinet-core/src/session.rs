@@ -148,7 +148,9 @@ pub struct Sessions {
     calls: BTreeMap<[u8; 32], Call>,
     lookups: BTreeMap<[u8; 32], Lookup>,
     joining: BTreeMap<PathKey, Joining>,
-    collecting: BTreeMap<(PathKey, CallerId), Assembler>,
+    /// Handshakes in fragments, and when each was begun, as a count.
+    collecting: BTreeMap<(PathKey, CallerId), (u64, Assembler)>,
+    collected: u64,
     asked: BTreeMap<AskId, Asked>,
     dirty: Vec<SessionId>,
     actions: Vec<Action>,
@@ -174,6 +176,7 @@ impl Sessions {
             lookups: BTreeMap::new(),
             joining: BTreeMap::new(),
             collecting: BTreeMap::new(),
+            collected: 0,
             asked: BTreeMap::new(),
             dirty: Vec::new(),
             actions: Vec::new(),
@@ -244,7 +247,7 @@ impl Sessions {
     /// We know more relays than before.
     pub fn learned(&mut self, netdb: &Netdb, now: Now) {
         if self.reachable {
-            self.publishing.learned(&self.identity.public(), netdb, now);
+            self.publishing.learned(netdb, now.mono);
         }
     }
 
@@ -306,9 +309,14 @@ impl Sessions {
             Some(Asked::Store(edition, ask, tries)) if tell.is_none() && tries > 0 => {
                 self.store(edition, ask, tries - 1, road);
             }
-            Some(Asked::Store(edition, ..)) => {
-                if self.publishing.stored(edition, matches!(tell, Some(Tell::Stored(true))), road.now.mono) {
+            Some(Asked::Store(..)) if matches!(tell, Some(Tell::Stored(true))) => {
+                if self.publishing.kept() {
                     self.actions.push(Action::Published);
+                }
+            }
+            Some(Asked::Store(edition, ask, _)) => {
+                if let Some(other) = self.publishing.refused(edition, ask, road.now.mono) {
+                    self.store(edition, other, STORE_TRIES, road);
                 }
             }
             Some(Asked::Lookup(address, relay)) => {
@@ -334,9 +342,7 @@ impl Sessions {
             Some(id) => {
                 self.asked.insert(id, Asked::Store(edition, ask, tries));
             }
-            None => {
-                self.publishing.stored(edition, false, now);
-            }
+            None => drop(self.publishing.refused(edition, ask, now)),
         }
     }
 

@@ -34,6 +34,9 @@ pub const HOPS_MAX: usize = 65_536;
 pub const HOPS_OF_CLIENT: usize = 1024;
 /// The longest life a build may ask for.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
+/// A hop over which its client has sent nothing for so long after its build ends: the build failed further on, or its
+/// reply never came home. Who has a live path asks for a sign of life much sooner.
+pub const UNUSED: Duration = Duration::from_secs(60);
 /// How long a pivot may take for its reply.
 pub const PIVOT_PATIENCE: Duration = Duration::from_millis(1500);
 /// How much longer every hop before it: each must outlast the next one's wait, or it would be blamed for what lies
@@ -331,6 +334,11 @@ impl Transit {
                 if hop.opener.open(layer, now).is_err() {
                     self.dropped += 1;
                     return true;
+                }
+                if hop.expires < hop.lifetime {
+                    self.expiry.remove(&(hop.expires, index));
+                    self.expiry.insert((hop.lifetime, index));
+                    hop.expires = hop.lifetime;
                 }
                 let kind = Kind::from_byte(layer[TYPE_AT]);
                 let end = layer.len() - TAG;

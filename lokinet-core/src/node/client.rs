@@ -31,6 +31,7 @@ use crate::link::LinkId;
 use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::guards::Guards;
+use crate::netdb::profile::FAILURE;
 use crate::netdb::select::{self, Want};
 use crate::path::live::Live;
 use crate::path::pool::{ASKING, Aim, Pool};
@@ -53,6 +54,8 @@ use std::sync::Arc;
 
 /// How often expired things are swept and links looked after.
 const TEND: Duration = Duration::from_secs(10);
+/// So long all guards must have failed, while others can be reached, before one more is drawn.
+pub const CUT_OFF: Duration = Duration::from_secs(60);
 
 /// A client.
 pub struct Client {
@@ -77,6 +80,8 @@ pub struct Client {
     ready: bool,
     published: bool,
     tend: Time,
+    /// Since when no guard can be reached, though another relay can.
+    cut_off: Option<Time>,
     /// Packets from the TUN device that could not be sent.
     refused: u64,
     /// Contacts we were told, known ones too, in bytes.
@@ -125,6 +130,7 @@ impl Client {
             ready: false,
             published: false,
             tend: now.mono,
+            cut_off: None,
             refused: 0,
             directory: 0,
         };
@@ -420,6 +426,7 @@ impl Client {
     fn tidy(&mut self, core: &mut Core, now: Now) {
         core.tidy(now);
         self.refresh_guards(core, now);
+        self.mind_guards(core, now);
         // A relay that only gave us contacts need not know that we are still here.
         let used: Vec<LinkId> = self.paths.all_live().map(|(_, live)| live.first().0).collect();
         let building = self.paths.all_building().next().is_some() || self.fetching.is_some();
@@ -431,6 +438,24 @@ impl Client {
             .collect();
         for id in idle {
             core.links.hang_up(id);
+        }
+    }
+
+    /// Draws one more guard when all of them have failed for long, and the network is there without them: then it is not
+    /// we who are offline.
+    fn mind_guards(&mut self, core: &mut Core, now: Now) {
+        let guards = self.guards.ids();
+        let works = |id: &RelayId| core.netdb.profile.score(id) < FAILURE || core.links.to(id).is_some();
+        let elsewhere = core.links.iter().any(|(_, link)| link.relay && !guards.contains(&link.peer));
+        if self.strict || guards.is_empty() || guards.iter().any(works) || !elsewhere {
+            self.cut_off = None;
+            return;
+        }
+        if now.mono.since(*self.cut_off.get_or_insert(now.mono)) >= CUT_OFF {
+            self.cut_off = None;
+            if self.guards.reserve(&core.netdb, &mut self.chance, now.wall) {
+                core.out.push(Output::Save(Save::Guards(self.guards.encode().into())));
+            }
         }
     }
 

@@ -42,6 +42,12 @@ pub const PATIENCE: Duration = Duration::from_millis(1200);
 pub const WAITING_MAX: usize = 4096;
 /// Contacts in one direct reply.
 pub const PAGE: usize = 128;
+/// A relay that has known most of the others for so long has been given the introsets that are its to keep.
+pub const SETTLED: Duration = Duration::from_secs(3);
+/// One that is so old has been given them, however many others it knows.
+pub const GROWN: Duration = Duration::from_secs(60);
+/// The answer to *find* of a relay that has none, and is too young to say that there is none.
+const TOO_YOUNG: &[u8] = &[0];
 const REPUBLISH: Duration = Duration::from_secs(6 * 3600);
 const TEND: Duration = Duration::from_secs(5);
 const TEND_FIRST: Duration = Duration::from_millis(250);
@@ -70,6 +76,8 @@ pub struct Relay {
     ready: bool,
     tend: Time,
     started: Time,
+    /// Since when it has known most of the others.
+    settled: Option<Time>,
 }
 
 impl Relay {
@@ -104,6 +112,7 @@ impl Relay {
             ready: false,
             tend: now.mono,
             started: now.mono,
+            settled: None,
             identity,
         }
     }
@@ -162,7 +171,7 @@ impl Relay {
                 Some(vec![u8::from(self.store(introset, peer, &core.netdb, now))].into())
             }
             Ok(Request::Store(_)) => None,
-            Ok(Request::Find { key }) => Some(self.shelf.find(&key, now.wall).unwrap_or_default()),
+            Ok(Request::Find { key }) => Some(self.find(&key, now)),
             Ok(Request::Gossip(contact)) if relay => {
                 let learned = core.learn(&contact, now);
                 if let Learned::New(_) = learned {
@@ -178,6 +187,14 @@ impl Relay {
             Ok(Request::Clock) => Some(now.wall.millis().to_be_bytes().to_vec().into()),
         };
         core.out.push(Output::Answer { ticket, body: answer });
+    }
+
+    /// The introset, or nothing, or that we are too young to know.
+    fn find(&self, key: &[u8; 32], now: Now) -> Bytes {
+        let settled = self.settled.is_some_and(|since| now.mono.since(since) >= SETTLED);
+        let knows = settled || now.mono.since(self.started) >= GROWN;
+        let nothing = if knows { Bytes::new() } else { Bytes::from_static(TOO_YOUNG) };
+        self.shelf.find(key, now.wall).unwrap_or(nothing)
     }
 
     fn store(&mut self, introset: Bytes, by: RelayId, netdb: &Netdb, now: Now) -> bool {
@@ -214,9 +231,7 @@ impl Relay {
                 }
                 return;
             }
-            Waiting::Find(hop, message) => {
-                (hop, message, Tell::Found(reply.filter(|introset| introset.len() == INTROSET)))
-            }
+            Waiting::Find(hop, message) => (hop, message, found(reply)),
             Waiting::Store(hop, message) => (hop, message, Tell::Stored(yes)),
         };
         self.transit.tell(hop, message, &tell, &mut core.links, now.mono);
@@ -272,7 +287,7 @@ impl Relay {
         let own = self.own.id;
         let (at, request, waiting) = match ask {
             Ask::Find { at, key } if at == own => {
-                let found = Tell::Found(self.shelf.find(&key, now.wall));
+                let found = found(Some(self.find(&key, now)));
                 return self.transit.tell(hop, message, &found, &mut core.links, now.mono);
             }
             Ask::Store { at, introset } if at == own => {
@@ -329,6 +344,9 @@ impl Relay {
         core.tidy(now);
         self.shelf.expire(now.wall);
         self.transit.tidy(now.mono);
+        if Fetch::most(&core.netdb) {
+            self.settled.get_or_insert(now.mono);
+        }
         if core.links.relays() < NEIGHBOURS {
             let known: Vec<(RelayId, Addrs)> = core
                 .netdb
@@ -355,6 +373,15 @@ impl Relay {
             ("transit cells dropped", self.transit.dropped),
             ("introsets kept", self.shelf.len() as u64),
         ]);
+    }
+}
+
+/// What a relay's answer to *find* is for the client: only one that was asked and must know may say that there is none.
+fn found(reply: Option<Bytes>) -> Tell {
+    match reply {
+        Some(introset) if introset.len() == INTROSET => Tell::Found(Some(introset)),
+        Some(nothing) if nothing.is_empty() => Tell::Found(None),
+        _ => Tell::Unknown,
     }
 }
 

@@ -87,6 +87,9 @@ pub struct Live {
     expires: Time,
     round_trip: Duration,
     heard: Time,
+    /// When it came to live: until something is sent over it, hearing cells is no reason to be quiet, since its hops end
+    /// when their client never uses them.
+    born: Time,
     /// Since when we have been sending without hearing anything.
     waiting: Option<Time>,
     open: BTreeMap<u32, Open>,
@@ -114,6 +117,7 @@ impl Live {
             expires,
             round_trip,
             heard: now,
+            born: now,
             waiting: None,
             open: BTreeMap::new(),
             assemblers: BTreeMap::new(),
@@ -271,8 +275,8 @@ impl Live {
         let next = match (self.waiting, probing) {
             (Some(since), true) => self.expires.min(since + self.patience()),
             (None, true) => self.expires,
-            (Some(since), false) => self.expires.min(since + self.silence()).min(self.heard + IDLE),
-            (None, false) => self.expires.min(self.heard + IDLE),
+            (Some(since), false) => self.expires.min(since + self.silence()).min(self.quiet() + IDLE),
+            (None, false) => self.expires.min(self.quiet() + IDLE),
         };
         self.open.values().map(|open| open.next).fold(next, Time::min)
     }
@@ -292,6 +296,11 @@ impl Live {
         if !self.open.values().any(|open| open.probe) {
             self.ask(id, &Ask::Ping, chance, links, now);
         }
+    }
+
+    /// Since when it is idle.
+    fn quiet(&self) -> Time {
+        if self.cells.0 == 0 { self.born } else { self.heard }
     }
 
     fn silence(&self) -> Duration {
@@ -317,7 +326,7 @@ impl Live {
             return outcome;
         }
         let silent = self.is_silent(now);
-        if !probing && (silent || now.since(self.heard) >= IDLE) {
+        if !probing && (silent || now.since(self.quiet()) >= IDLE) {
             if silent {
                 // What was asked here is better asked elsewhere, at once.
                 outcome.unanswered.extend(core::mem::take(&mut self.open).into_values().map(|open| open.id));

@@ -123,7 +123,7 @@ impl Keyed {
         serial: u64,
         back: (LinkId, PathId),
         part: Part,
-        expires: Time,
+        lifetime: Time,
         header: &Header,
         now: Time,
     ) -> Hop {
@@ -135,7 +135,8 @@ impl Keyed {
             depth: self.depth,
             opener: Opener::new(header.suite, &forward),
             sealer: Sealer::new(header.suite, &backward, Order::Plain),
-            expires,
+            expires: lifetime.min(now + super::UNUSED),
+            lifetime,
             desk: Desk::new(now),
         }
     }

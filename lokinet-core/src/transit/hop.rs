@@ -61,7 +61,10 @@ pub struct Hop {
     pub(super) depth: u8,
     pub(super) opener: Opener,
     pub(super) sealer: Sealer,
+    /// When it ends, as things stand.
     pub(super) expires: Time,
+    /// When it ends at the latest, once its client has used it.
+    pub(super) lifetime: Time,
     pub(super) desk: Desk,
 }
 

@@ -43,7 +43,7 @@ pub enum Ask {
 pub enum Tell {
     /// Here.
     Pong,
-    /// The introset, if that relay had one.
+    /// The introset, if that relay has one: it was asked, and must know.
     Found(Option<Bytes>),
     /// Whether that relay keeps it.
     Stored(bool),
@@ -53,6 +53,9 @@ pub enum Tell {
     Closed,
     /// The other half of a join is gone (0 on a caller's path).
     JoinEnded(CallerId),
+    /// Whether that relay has an introset is not known: it could not be reached, said nothing of sense, or is too young to
+    /// have been given what there is.
+    Unknown,
 }
 
 impl Ask {
@@ -105,6 +108,7 @@ impl Tell {
             }
             Tell::Closed => writer.u8(5),
             Tell::JoinEnded(caller) => writer.u8(6).u32(caller.0),
+            Tell::Unknown => writer.u8(7),
         };
         writer.done()
     }
@@ -135,6 +139,7 @@ impl Tell {
             }
             5 => Tell::Closed,
             6 => Tell::JoinEnded(CallerId(reader.u32()?)),
+            7 => Tell::Unknown,
             _ => return Err(Malformed),
         };
         reader.end()?;
