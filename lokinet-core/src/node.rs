@@ -112,6 +112,7 @@ impl Node {
     pub fn new(config: Config, seed: Zeroizing<[u8; 32]>, now: Now) -> Node {
         let mut chance = Chance::new(seed);
         let Config { netid, private, registry, bootstraps, saved, aes, trade } = config;
+        let kept = saved.registry.as_ref() == Some(&registry.signed);
         let netdb = Netdb::new(netid, private, registry);
         let mut core = Core {
             links: Links::default(),
@@ -122,6 +123,9 @@ impl Node {
             malformed: 0,
             expired: false,
         };
+        if !kept {
+            core.out.push(Output::Save(Save::Registry(core.netdb.registry().signed.clone())));
+        }
         for contact in saved.contacts.iter() {
             core.netdb.learn(contact, now.wall);
         }
@@ -220,7 +224,14 @@ impl Node {
     /// Who is a relay has changed: what is none any more is let go, and what became one is treated as one.
     fn registry(&mut self, registry: Registry, now: Now) {
         let core = &mut self.core;
-        let Some(forgotten) = core.netdb.replace(registry) else { return };
+        let signed = registry.signed.clone();
+        let Some(forgotten) = core.netdb.replace(registry) else {
+            if signed != core.netdb.registry().signed {
+                core.out.event(Event::RegistryRefused);
+            }
+            return;
+        };
+        core.out.push(Output::Save(Save::Registry(signed)));
         for id in forgotten {
             core.out.push(Output::Save(Save::Contact { id, signed: None }));
         }

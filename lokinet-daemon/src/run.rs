@@ -142,6 +142,11 @@ async fn milestones(mut events: tokio::sync::broadcast::Receiver<Event>, role: R
                 "the registry's time is over: get the present one from those who run the network and put it where \
                  [registry] file says; it is read every hour, and at once on SIGHUP"
             ),
+            Ok(Event::RegistryRefused) => tracing::warn!(
+                "the registry that [registry] file names is older than the one in use, or another edition of the same \
+                 serial, and is not taken: get the present one from those who run the network; if two people have \
+                 different ones of one serial, tell them"
+            ),
             Ok(Event::ClockSkew(seconds)) => {
                 let way = if seconds > 0 { "ahead of" } else { "behind" };
                 tracing::warn!(

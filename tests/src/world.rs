@@ -492,6 +492,7 @@ impl World {
                     Event::Ready => "is ready",
                     Event::Published => "has published",
                     Event::RegistryExpired => "says that the registry has expired",
+                    Event::RegistryRefused => "refuses a registry",
                     Event::ClockSkew(_) => "reports clock skew",
                 };
                 self.tell(id, None, what, 0, 0);

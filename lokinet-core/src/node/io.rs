@@ -188,6 +188,8 @@ pub enum Save {
     Guards(Bytes),
     /// Who failed us and who did not: `profiles.dat`.
     Profiles(Bytes),
+    /// The newest edition of the registry that we took: `registry.signed`.
+    Registry(Bytes),
 }
 
 /// What was kept by an earlier run; every part may be empty and each is verified again.
@@ -201,6 +203,9 @@ pub struct Saved {
     pub guards: Option<Bytes>,
     /// `profiles.dat`.
     pub profiles: Option<Bytes>,
+    /// `registry.signed`. Whoever makes the node begins with it when it is newer than the edition that he was given
+    /// ([`Registry::or_kept`]).
+    pub registry: Option<Bytes>,
 }
 
 /// Milestones, for the log, sd_notify and `devnet`. None of them is caused by one user's request.
@@ -212,6 +217,8 @@ pub enum Event {
     Published,
     /// The registry's time is over and no newer edition came; the node goes on with the old one. Once for each edition.
     RegistryExpired,
+    /// An edition of the registry was shown that is older than ours, or another one of the same serial; it was not taken.
+    RegistryRefused,
     /// Our wall clock disagrees with our peers' by this many seconds (positive: we are ahead).
     ClockSkew(i64),
 }

@@ -123,6 +123,7 @@ impl Disk {
             Save::OnionKeys(keys) => self.rest.onion_keys = Some(keys),
             Save::Guards(guards) => self.rest.guards = Some(guards),
             Save::Profiles(profiles) => self.rest.profiles = Some(profiles),
+            Save::Registry(signed) => self.rest.registry = Some(signed),
         }
     }
 
