@@ -112,6 +112,13 @@ pub struct Link {
     staged: [Vec<u8>; 2],
 }
 
+impl Link {
+    fn staged_cells(&self) -> u64 {
+        let cells = |size: Size| (self.staged[size as usize].len() / size.datagram()) as u64;
+        cells(Size::Small) + cells(Size::Full)
+    }
+}
+
 /// A dial is known by whom and where: an address that a stranger gave us for a relay speaks for nobody else's.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
@@ -132,8 +139,10 @@ pub struct Links {
     next_dial: u64,
     requests: request::Requests,
     actions: Vec<Action>,
-    /// Cells dropped because a peer's stage was full, the link gone, or its path too narrow.
+    /// Cells dropped because a peer's stage was full, or the link gone.
     pub dropped: u64,
+    /// Cells put into links, and cells given out to be sent.
+    pub cells: (u64, u64),
 }
 
 impl Links {
@@ -180,6 +189,7 @@ impl Links {
     /// Forgets a link that is gone.
     pub fn down(&mut self, id: LinkId) -> Option<Link> {
         let link = self.live.remove(&id)?;
+        self.dropped += link.staged_cells();
         for channel in link.channel.receiving_ids() {
             self.channels.remove(&channel);
         }
@@ -320,6 +330,7 @@ impl Links {
     /// Stages a cell for a link: `fill` writes the onion into a zeroed buffer, then the cell is sealed where it lies.
     /// False when it had to be dropped.
     pub fn put(&mut self, id: LinkId, path: PathId, size: Size, now: Time, fill: impl FnOnce(&mut [u8])) -> bool {
+        self.cells.0 += 1;
         let Some(link) = self.live.get_mut(&id) else {
             self.dropped += 1;
             return false;
@@ -346,7 +357,9 @@ impl Links {
             // First staged, first sent: the last cells of a burst must not overtake it.
             let (id, size) = self.dirty.pop_front()?;
             if let Some(link) = self.live.get_mut(&id) {
-                return Some((link.remote, size, id, core::mem::take(&mut link.staged[size as usize])));
+                let run = core::mem::take(&mut link.staged[size as usize]);
+                self.cells.1 += (run.len() / size.datagram()) as u64;
+                return Some((link.remote, size, id, run));
             }
         }
     }

@@ -45,8 +45,12 @@ pub(crate) struct Core {
     pub netdb: Netdb,
     pub chance: Chance,
     pub out: Out,
+    /// Datagrams that looked like cells.
+    pub arrived: u64,
     /// Datagrams dropped before any path knew them.
     pub dropped: u64,
+    /// Requests of others.
+    pub asked: u64,
     /// Inputs of strangers that were not what they should be.
     pub malformed: u64,
     /// Whether it was said that the registry has expired.
@@ -61,6 +65,8 @@ pub(crate) struct Out {
     pub packets: Packets,
     /// Packets that could not be given their addresses.
     pub refused: u64,
+    /// Requests of others that were answered.
+    pub answered: u64,
     lent: Option<(link::LinkId, crate::wire::cell::Size, Vec<u8>)>,
     delivering: bool,
 }
@@ -68,6 +74,7 @@ pub(crate) struct Out {
 impl Out {
     /// Something to do.
     pub fn push(&mut self, output: Output<'static>) {
+        self.answered += u64::from(matches!(output, Output::Answer { .. }));
         self.queue.push_back(output);
     }
 
@@ -119,7 +126,9 @@ impl Node {
             netdb,
             chance: chance.fork("node"),
             out: Out::default(),
+            arrived: 0,
             dropped: 0,
+            asked: 0,
             malformed: 0,
             expired: false,
         };
@@ -184,11 +193,14 @@ impl Node {
                     core.netdb.profile.failed(peer);
                 }
             }
-            Input::Request { link, ticket, body } => match &mut self.trade {
-                // A client has nothing to give; whoever asks it is not a neighbour we chose.
-                Machines::Client(_) => core.out.push(Output::Answer { ticket, body: None }),
-                Machines::Relay(relay) => relay.request(link, ticket, &body, core, now),
-            },
+            Input::Request { link, ticket, body } => {
+                core.asked += 1;
+                match &mut self.trade {
+                    // A client has nothing to give; whoever asks it is not a neighbour we chose.
+                    Machines::Client(_) => core.out.push(Output::Answer { ticket, body: None }),
+                    Machines::Relay(relay) => relay.request(link, ticket, &body, core, now),
+                }
+            }
             Input::Reply { ticket, result } => self.reply(ticket, result, now),
             Input::Cells(runs) => self.cells(runs, now),
             Input::Packets(packets) => {
@@ -271,6 +283,7 @@ impl Node {
         let core = &mut self.core;
         for run in runs {
             for datagram in run.bytes.chunks_mut(run.segment.max(1)) {
+                core.arrived += 1;
                 let Ok((link, path, size, onion)) = core.links.open(datagram, now.mono) else {
                     core.dropped += 1;
                     continue;
@@ -345,6 +358,7 @@ impl Node {
             Machines::Client(client) => client.report(&mut report, now),
             Machines::Relay(relay) => relay.report(&mut report),
         }
+        report.counters.push(("packets undeliverable", self.core.out.refused));
         report.counters.push(("datagrams dropped", self.core.dropped));
         report.counters.push(("cells not sent", self.core.links.dropped));
         report.counters.push(("malformed", self.core.malformed));

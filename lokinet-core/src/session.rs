@@ -154,8 +154,14 @@ pub struct Sessions {
     asked: BTreeMap<AskId, Asked>,
     dirty: Vec<SessionId>,
     actions: Vec<Action>,
-    /// Bodies that belonged to no conversation or were not authentic.
+    /// Bodies that belonged to no conversation, were not authentic, or no piece of a handshake.
     pub dropped: u64,
+    /// Bodies that came; of those the ones of conversations, and the pieces of handshakes.
+    bodies: (u64, u64, u64),
+    /// Handshakes that came whole; of those the ones that led to something, and the ones that did not.
+    pub handshakes: (u64, u64, u64),
+    /// Packets taken from programs; of those the ones sent, and the ones lost, of conversations and calls that are over.
+    packets: (u64, u64, u64),
 }
 
 impl Sessions {
@@ -181,6 +187,9 @@ impl Sessions {
             dirty: Vec::new(),
             actions: Vec::new(),
             dropped: 0,
+            bodies: (0, 0, 0),
+            handshakes: (0, 0, 0),
+            packets: (0, 0, 0),
         }
     }
 
@@ -227,11 +236,15 @@ impl Sessions {
             if convo.frames.is_empty() {
                 self.dirty.push(id);
             }
-            return convo.push(&Frame::Packet(packet), road);
+            let taken = convo.push(packet, road);
+            self.packets.0 += u64::from(taken);
+            return taken;
         }
         let Remote::Address(address) = remote else { return false };
         self.call(address, road);
-        self.calls.get_mut(&address).is_some_and(|call| call.queue(packet))
+        let taken = self.calls.get_mut(&address).is_some_and(|call| call.queue(packet));
+        self.packets.0 += u64::from(taken);
+        taken
     }
 
     /// Sends what the batch left in half-filled cells.
@@ -351,6 +364,8 @@ impl Sessions {
         if say {
             convo.say_everywhere(&Frame::Close, false, road);
         }
+        self.packets.1 += convo.packets.0;
+        self.packets.2 += convo.packets.1 + convo.waiting_packets;
         let mine: Vec<PathKey> = self
             .joining
             .iter()

@@ -87,6 +87,8 @@ pub struct Transit {
     actions: Vec<Action>,
     /// Cells dropped: unknown path, forged or replayed layer, no join.
     pub dropped: u64,
+    /// Cells of known paths; of those the ones passed on, and the ones that were for us.
+    pub cells: (u64, u64, u64),
     /// Builds accepted and refused.
     pub builds: (u64, u64),
 }
@@ -108,6 +110,7 @@ impl Transit {
             forwarded: BTreeMap::new(),
             actions: Vec::new(),
             dropped: 0,
+            cells: (0, 0, 0),
             builds: (0, 0),
         }
     }
@@ -324,8 +327,10 @@ impl Transit {
     ) -> bool {
         let Some((index, side)) = self.wire.get(&(link, path)).copied() else { return false };
         let Some(hop) = self.hops[index].as_mut() else { return false };
+        self.cells.0 += 1;
         match side {
             Side::Backward => {
+                self.cells.1 += 1;
                 let inner = &onion[..size.layer(usize::from(hop.depth) - 1)];
                 hop.wrap(size, Kind::Pass, links, now, |body| body.copy_from_slice(inner));
             }
@@ -346,25 +351,29 @@ impl Transit {
                 match (kind, &hop.part) {
                     (Some(Kind::Pass), Part::Middle { next: Some(next), wire }) => {
                         let (next, wire) = (*next, *wire);
+                        self.cells.1 += 1;
                         links.put(next, wire, size, now, |onion| onion[..body.len()].copy_from_slice(body));
                     }
                     (Some(Kind::Data), Part::Caller { service, caller }) => {
                         let (service, caller) = (*service, *caller);
                         body[..4].copy_from_slice(&caller.0.to_be_bytes());
-                        self.up(service, size, Kind::Data, links, now, |to| to.copy_from_slice(body));
+                        let gone = self.up(service, size, Kind::Data, links, now, |to| to.copy_from_slice(body));
+                        self.joined(gone);
                     }
                     (Some(Kind::Data), Part::Host { token }) => {
                         let caller = CallerId(u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
-                        match self.joins.caller(token, caller) {
-                            Some(index) => {
-                                body[..4].fill(0);
-                                self.up(index, size, Kind::Data, links, now, |to| to.copy_from_slice(body));
-                            }
-                            None => self.dropped += 1,
-                        }
+                        let caller = self.joins.caller(token, caller);
+                        body[..4].fill(0);
+                        let gone = caller.is_some_and(|index| {
+                            self.up(index, size, Kind::Data, links, now, |to| to.copy_from_slice(body))
+                        });
+                        self.joined(gone);
                     }
-                    (Some(Kind::Control), _) => self.control(index, body, links, now),
-                    (Some(Kind::Cover), _) => {}
+                    (Some(Kind::Control), _) => {
+                        self.cells.2 += 1;
+                        self.control(index, body, links, now);
+                    }
+                    (Some(Kind::Cover), _) => self.cells.2 += 1,
                     _ => self.dropped += 1,
                 }
             }
@@ -372,10 +381,26 @@ impl Transit {
         true
     }
 
-    /// Sends a body up a path, towards its client.
-    fn up(&mut self, index: usize, size: Size, kind: Kind, links: &mut Links, now: Time, fill: impl FnOnce(&mut [u8])) {
-        if let Some(hop) = self.hops.get_mut(index).and_then(Option::as_mut) {
-            hop.wrap(size, kind, links, now, fill);
+    /// Sends a body up a path, towards its client; false when there is no such path.
+    fn up(
+        &mut self,
+        index: usize,
+        size: Size,
+        kind: Kind,
+        links: &mut Links,
+        now: Time,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> bool {
+        let hop = self.hops.get_mut(index).and_then(Option::as_mut);
+        hop.map(|hop| hop.wrap(size, kind, links, now, fill)).is_some()
+    }
+
+    /// A cell went over to the other half of a join, or there was none.
+    fn joined(&mut self, gone: bool) {
+        if gone {
+            self.cells.1 += 1;
+        } else {
+            self.dropped += 1;
         }
     }
 

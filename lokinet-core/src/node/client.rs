@@ -333,6 +333,8 @@ impl Client {
                 PathAction::Told(key, Tell::JoinEnded(caller)) => {
                     self.sessions.join_ended(key, caller, &mut road!(self, core, now));
                 }
+                // What lay behind that hop is gone; the hops before it are still there.
+                PathAction::Told(key, Tell::Closed) => self.paths.close(key, &mut core.links, now.mono),
                 PathAction::Told(..) => {}
             }
         }
@@ -527,6 +529,7 @@ impl Client {
             ("paths failed", failed),
             ("path cells dropped", self.paths.dropped),
             ("session cells dropped", self.sessions.dropped),
+            ("handshakes in vain", self.sessions.handshakes.2),
             ("packets refused", self.refused),
             ("directory bytes", self.directory),
         ]);
@@ -546,7 +549,10 @@ fn judge(profile: &mut crate::netdb::profile::Profile, hops: &[Arc<Contact>], bl
 
 /// A packet came out of a conversation: addresses are written and it goes to the TUN device.
 fn deliver(remote: Remote, stripped: Stripped<'_>, leases: &mut Leases, out: &mut Out, now: Time) {
-    let Some(from) = leases.lease(remote, now) else { return };
+    let Some(from) = leases.lease(remote, now) else {
+        out.refused += 1;
+        return;
+    };
     let range = leases.range();
     if packet::restore(stripped, from, range.own(), range.base6(), &mut out.packets).is_err() {
         out.refused += 1;

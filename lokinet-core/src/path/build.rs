@@ -130,6 +130,11 @@ impl Building {
         room
     }
 
+    /// How many cells are kept.
+    pub fn held(&self) -> u64 {
+        self.held.len() as u64
+    }
+
     /// Opens the layered reply: the live path and the cells that came early.
     ///
     /// # Errors

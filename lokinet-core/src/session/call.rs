@@ -104,6 +104,11 @@ impl Call {
         room
     }
 
+    /// How many packets wait.
+    pub fn waiting(&self) -> u64 {
+        self.queued.len() as u64
+    }
+
     /// The introset was found.
     pub fn found(
         &mut self,

@@ -14,6 +14,7 @@ use crate::wire::cell::{Kind, Size};
 use crate::wire::fragment;
 use crate::wire::id::{CallerId, SessionId};
 use crate::wire::introset::Lease;
+use crate::wire::packet::Stripped;
 use crate::wire::session::{self, Frame, Secrets};
 use core::time::Duration;
 
@@ -58,6 +59,10 @@ pub struct Convo {
     routes: Vec<(Route, bool)>,
     /// Frames that wait for the end of the batch.
     pub frames: Vec<u8>,
+    /// How many packets are among them.
+    pub waiting_packets: u64,
+    /// Packets that went into links, and packets lost for want of a route or of room.
+    pub packets: (u64, u64),
     /// Whether the other end has shown that it has the keys.
     pub proven: bool,
     /// Another conversation with the same remote took its place: it only listens.
@@ -103,6 +108,8 @@ impl Convo {
             opener: Opener::new(suite, other),
             routes: vec![(route, true)],
             frames: Vec::new(),
+            waiting_packets: 0,
+            packets: (0, 0),
             proven: false,
             retired: false,
             leases: Vec::new(),
@@ -153,28 +160,37 @@ impl Convo {
         }
     }
 
-    /// Adds a frame, sending the cell it no longer fits into. False when it cannot be sent at all.
-    pub fn push(&mut self, frame: &Frame<'_>, road: &mut Road<'_>) -> bool {
+    /// Adds a packet, sending the cell it no longer fits into. False when it cannot be sent at all.
+    pub fn push(&mut self, packet: Stripped<'_>, road: &mut Road<'_>) -> bool {
         self.used = road.now.mono;
         if self.routes.is_empty() {
             return false;
         }
-        let limit = session::frames(Size::Full);
-        if frame.write(&mut self.frames, limit) {
-            return true;
+        let (frame, limit) = (Frame::Packet(packet), session::frames(Size::Full));
+        let mut fits = frame.write(&mut self.frames, limit);
+        if !fits {
+            self.flush(road);
+            fits = frame.write(&mut self.frames, limit);
         }
-        self.flush(road);
-        frame.write(&mut self.frames, limit)
+        self.waiting_packets += u64::from(fits);
+        fits
     }
 
     /// Sends the waiting frames on the route in use.
     pub fn flush(&mut self, road: &mut Road<'_>) {
+        let mut sent = false;
         if let (Some(route), false) = (self.active(), self.frames.is_empty()) {
             let frames = core::mem::take(&mut self.frames);
-            self.cell(route, &frames, true, road);
+            sent = self.cell(route, &frames, true, road);
             self.frames = frames;
         }
         self.frames.clear();
+        let packets = core::mem::take(&mut self.waiting_packets);
+        if sent {
+            self.packets.0 += packets;
+        } else {
+            self.packets.1 += packets;
+        }
     }
 
     /// Sends one frame at once on one route; `asks` when silence after it would mean something.
@@ -192,7 +208,7 @@ impl Convo {
         }
     }
 
-    fn cell(&mut self, route: Route, frames: &[u8], asks: bool, road: &mut Road<'_>) {
+    fn cell(&mut self, route: Route, frames: &[u8], asks: bool, road: &mut Road<'_>) -> bool {
         let size = if frames.len() <= session::frames(Size::Small) { Size::Small } else { Size::Full };
         let now = road.now.mono;
         let (theirs, sealer) = (self.theirs, &mut self.sealer);
@@ -210,6 +226,7 @@ impl Convo {
             self.round = road.paths.live(route.path).map_or(Duration::ZERO, |live| live.round_trip());
             self.look = self.look.min(now + self.silence());
         }
+        sent
     }
 
     /// Opens a layer in place; false when it is not the other end's.

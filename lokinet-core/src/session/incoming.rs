@@ -20,7 +20,11 @@ impl Sessions {
         deliver: &mut impl FnMut(Remote, Stripped<'_>),
     ) {
         let Arrived { path, body } = arrived;
-        let Ok((caller, id, _)) = session::header(body) else { return };
+        self.bodies.0 += 1;
+        let Ok((caller, id, _)) = session::header(body) else {
+            self.dropped += 1;
+            return;
+        };
         if id.0 == 0 {
             return self.handshake(path, caller, &body[session::HEADER..], road);
         }
@@ -33,6 +37,7 @@ impl Sessions {
             self.dropped += 1;
             return;
         }
+        self.bodies.1 += 1;
         self.prove(id, road.now.mono);
         let Some(convo) = self.convos.get_mut(&id) else { return };
         let remote = convo.remote;
@@ -97,12 +102,22 @@ impl Sessions {
     }
 
     fn handshake(&mut self, path: PathKey, caller: CallerId, bytes: &[u8], road: &mut Road<'_>) {
-        let Some(fragment) = Fragment::decode(bytes).ok().filter(|f| f.count <= HANDSHAKE_FRAGMENTS) else { return };
+        let Some(fragment) = Fragment::decode(bytes).ok().filter(|f| f.count <= HANDSHAKE_FRAGMENTS) else {
+            self.dropped += 1;
+            return;
+        };
+        self.bodies.2 += 1;
         let Some(message) = self.collect((path, caller), fragment) else { return };
-        match message.len() {
+        let counts = match message.len() {
             HELLO => self.hello(Route { path, caller }, &message, road),
-            WELCOME => self.welcome(path, &message, road),
-            _ => self.dropped += 1,
+            WELCOME => self.welcome(path, &message, road).is_some(),
+            _ => false,
+        };
+        self.handshakes.0 += 1;
+        if counts {
+            self.handshakes.1 += 1;
+        } else {
+            self.handshakes.2 += 1;
         }
     }
 
@@ -120,10 +135,11 @@ impl Sessions {
         Some(message)
     }
 
-    fn hello(&mut self, route: Route, hello: &[u8], road: &mut Road<'_>) {
+    /// A caller's first message; whether it was answered.
+    fn hello(&mut self, route: Route, hello: &[u8], road: &mut Road<'_>) -> bool {
         let room = self.convos.len() < CONVOS_MAX;
         match self.answering.answer(&self.identity.public(), hello, room, &mut self.chance, road.now) {
-            answer::Heard::New { session, .. } if self.convos.contains_key(&session) => self.dropped += 1,
+            answer::Heard::New { session, .. } if self.convos.contains_key(&session) => return false,
             answer::Heard::New { caller, welcome, secrets, session } => {
                 let remote = caller.address.map_or(Remote::Anonymous(session.0), Remote::Address);
                 let now = road.now.mono;
@@ -134,19 +150,18 @@ impl Sessions {
                 convo::say_handshake(route, &welcome, &mut self.chance, road);
             }
             answer::Heard::Again(welcome) => convo::say_handshake(route, &welcome, &mut self.chance, road),
-            answer::Heard::Nothing => self.dropped += 1,
+            answer::Heard::Nothing => return false,
         }
+        true
     }
 
-    fn welcome(&mut self, path: PathKey, welcome: &[u8], road: &mut Road<'_>) {
-        let Some(Joining::Call(address)) = self.joining.get(&path).copied() else { return };
-        let Some(call) = self.calls.get_mut(&address) else { return };
+    /// A service's answer to a call of ours; `None` when it is none.
+    fn welcome(&mut self, path: PathKey, welcome: &[u8], road: &mut Road<'_>) -> Option<()> {
+        let Joining::Call(address) = self.joining.get(&path).copied()? else { return None };
+        let call = self.calls.get_mut(&address)?;
         let opened = call.welcome(welcome).filter(|(_, _, session)| !self.convos.contains_key(session));
-        let Some((theirs, secrets, session)) = opened else {
-            self.dropped += 1;
-            return;
-        };
-        let Some(call) = self.calls.remove(&address) else { return };
+        let (theirs, secrets, session) = opened?;
+        let call = self.calls.remove(&address)?;
         let remote = Remote::Address(address);
         let route = Route { path, caller: CallerId(0) };
         let mut convo = Convo::new(remote, true, theirs, self.suite, &secrets, route, road.now.mono);
@@ -171,7 +186,12 @@ impl Sessions {
         self.succeed(remote, session, road.now.mono);
         self.actions.push(Action::Open(remote));
         for queued in &queued {
-            self.send(remote, queued.packet(), road);
+            // It was taken when it was queued.
+            if self.send(remote, queued.packet(), road) {
+                self.packets.0 -= 1;
+            } else {
+                self.packets.2 += 1;
+            }
         }
         // Even with nothing to say: the service believes in us once it has opened a cell of ours.
         if let Some(convo) = self.convos.get_mut(&session)
@@ -182,6 +202,7 @@ impl Sessions {
             self.soonest = self.soonest.min(convo.next_wake());
         }
         self.flush(road);
+        Some(())
     }
 
     pub(super) fn standby(&mut self, session: SessionId, path: PathKey, road: &mut Road<'_>) {

@@ -45,7 +45,8 @@ impl Sessions {
             }
             Outcome::Failed(why) => {
                 self.lookups.remove(&address);
-                if self.calls.remove(&address).is_some() {
+                if let Some(call) = self.calls.remove(&address) {
+                    self.packets.2 += call.waiting();
                     self.end_joins(address, road);
                     self.actions.push(Action::Failed(Remote::Address(address), why));
                 }
@@ -76,7 +77,7 @@ impl Sessions {
                 self.look_up(address, road);
             }
             Stage::Failed => {
-                self.calls.remove(&address);
+                self.packets.2 += self.calls.remove(&address).map_or(0, |call| call.waiting());
                 self.end_joins(address, road);
                 self.actions.push(Action::Failed(Remote::Address(address), Failed::Unreachable));
             }

@@ -21,6 +21,17 @@ pub enum Onward {
 }
 
 impl Transit {
+    /// Cells of known paths, and what became of them.
+    pub fn account(&self) -> (&'static str, u64, u64) {
+        let (taken, passed, kept) = self.cells;
+        ("cells of paths", taken, passed + kept + self.dropped)
+    }
+
+    /// Builds of others that have no answer yet.
+    pub fn unanswered(&self) -> u64 {
+        self.forwarded.len() as u64
+    }
+
     /// Where the path goes on that comes from a client's side by this link and name; `None` when there is none.
     pub fn onward(&self, link: LinkId, path: PathId) -> Option<Onward> {
         let (index, Side::Forward) = self.wire.get(&(link, path))? else { return None };
