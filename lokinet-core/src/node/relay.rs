@@ -43,7 +43,7 @@ pub const WAITING_MAX: usize = 4096;
 /// Contacts in one direct reply.
 pub const PAGE: usize = 128;
 /// A relay that has known most of the others for so long has been given the introsets that are its to keep.
-pub const SETTLED: Duration = Duration::from_secs(3);
+pub const SETTLED: Duration = Duration::from_secs(1);
 /// One that is so old has been given them, however many others it knows.
 pub const GROWN: Duration = Duration::from_secs(60);
 /// The answer to *find* of a relay that has none, and is too young to say that there is none.

@@ -288,14 +288,14 @@ mod tests {
             let (session, ours) = calling.open(&welcome).unwrap();
             assert_eq!((session, &ours), (SessionId(6), &theirs));
             assert!(answer(&caller.public(), &key, &calling.hello).is_none(), "another service's address");
-            for at in (0..HELLO).step_by(61) {
+            for at in 0..HELLO {
                 let mut bent = calling.hello.clone();
-                bent[at] ^= 2;
+                bent[at] ^= 1 << (at % 8);
                 assert!(answer(&service.public(), &key, &bent).is_none(), "byte {at}");
             }
-            for at in (0..WELCOME).step_by(31) {
+            for at in 0..WELCOME {
                 let mut bent = welcome.clone();
-                bent[at] ^= 2;
+                bent[at] ^= 1 << (at % 8);
                 assert!(calling.open(&bent).is_none(), "byte {at}");
             }
         }
