@@ -108,7 +108,7 @@ impl Tell {
             }
             Tell::Closed => writer.u8(5),
             Tell::JoinEnded(caller) => writer.u8(6).u32(caller.0),
-            Tell::Unknown => writer.u8(7),
+            Tell::Unknown => writer.u8(8),
         };
         writer.done()
     }
@@ -139,7 +139,7 @@ impl Tell {
             }
             5 => Tell::Closed,
             6 => Tell::JoinEnded(CallerId(reader.u32()?)),
-            7 => Tell::Unknown,
+            8 => Tell::Unknown,
             _ => return Err(Malformed),
         };
         reader.end()?;
