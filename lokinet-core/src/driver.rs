@@ -123,7 +123,8 @@ fn launch<M: Machine>(
 ) -> Result<(Handle, impl Future<Output = ()> + use<M>), DriverError> {
     let sockets = socket::bind(bind)?;
     let identity = seed
-        .map(|seed| tls::Identity::from_seed(&seed))
+        .as_ref()
+        .map(|seed| tls::Identity::from_seed(seed))
         .transpose()
         .map_err(|error| DriverError::Identity(error.to_string()))?;
     let wires = sockets
@@ -132,7 +133,7 @@ fn launch<M: Machine>(
         .collect::<io::Result<Vec<_>>>()
         .map_err(DriverError::Socket)?;
     let under_quic = wires.iter().map(|wire| wire.clone() as _).collect();
-    let (quic, happened) = Quic::new(under_quic, identity, tls::suites()).map_err(DriverError::Quic)?;
+    let (quic, happened) = Quic::new(under_quic, identity, seed, tls::suites()).map_err(DriverError::Quic)?;
     let tun = tun.map(tun::Device::watch).transpose().map_err(DriverError::Tun)?;
     let saver = data_dir
         .map(|dir| save::Saver::start(dir.clone()).map_err(|error| DriverError::Save { dir, error }))

@@ -13,6 +13,7 @@ use crate::wire::cell::{CHANNEL_ID, Size};
 use crate::wire::id::{PathId, RelayId};
 use channel::{Channel, Dropped, SHARDS};
 use core::time::Duration;
+use request::{AGAIN_MAX, Queued};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use zeroize::Zeroizing;
@@ -114,7 +115,7 @@ pub struct Link {
 
 /// A dial is known by whom and where: an address that a stranger gave us for a relay speaks for nobody else's.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+pub(crate) struct Place {
     peer: RelayId,
     addrs: Vec<SocketAddr>,
 }
@@ -139,7 +140,7 @@ pub struct Links {
 impl Links {
     /// Takes in a link; true when it is kept. A second link with the same relay is kept too (both may have dialled at
     /// once), and the newer is used.
-    pub fn up(&mut self, up: &LinkUp, relay: bool) -> bool {
+    pub fn up(&mut self, up: &LinkUp, relay: bool, now: Time) -> bool {
         if self.live.len() >= LINKS_MAX || self.live.contains_key(&up.link) {
             self.actions.push(Action::Hangup(up.link));
             if let Some(dial) = up.dial.filter(|dial| self.dials.remove(dial).is_some()) {
@@ -162,17 +163,17 @@ impl Links {
         let others = self.dials.iter().filter(|(_, place)| place.peer == peer).map(|(dial, _)| *dial);
         let dials: Vec<DialId> = up.dial.into_iter().chain(others).collect();
         for queued in dials.iter().flat_map(|dial| self.requests.unqueue(dial)).collect::<Vec<_>>() {
-            self.send(up.link, queued);
+            self.send(up.link, queued, now);
         }
         true
     }
 
-    fn send(&mut self, link: LinkId, request: request::Queued) {
-        let request::Queued { ticket, body, patience } = request;
+    fn send(&mut self, link: LinkId, request: Queued, now: Time) {
+        let (ticket, body, patience) = (request.ticket, request.body.clone(), request.until.since(now));
         if self.requests.is_full(link) {
             self.actions.push(Action::Unanswered(ticket));
         } else {
-            self.requests.sent(ticket, link);
+            self.requests.sent(request, link);
             self.actions.push(Action::Request { link, ticket, body, patience });
         }
     }
@@ -237,6 +238,7 @@ impl Links {
     }
 
     /// Asks a relay something: at once when linked, after dialling otherwise. Unanswered at once while backing off.
+    /// Dialling costs patience, too: else whoever waits for us would blame us for whom we wait for.
     pub fn request(
         &mut self,
         peer: RelayId,
@@ -246,13 +248,37 @@ impl Links {
         now: Time,
     ) -> Ticket {
         let ticket = self.requests.ticket();
-        let request = request::Queued { ticket, body, patience };
-        if let Some(link) = self.by_peer.get(&peer).copied() {
-            self.send(link, request);
-        } else if !self.dial(peer, addrs, now).is_some_and(|dial| self.requests.queue(dial, request)) {
+        let place = Place { peer, addrs };
+        self.post(Queued { ticket, place, body, until: now + patience, again: AGAIN_MAX }, now);
+        ticket
+    }
+
+    fn post(&mut self, request: Queued, now: Time) {
+        let (ticket, place) = (request.ticket, request.place.clone());
+        if let Some(link) = self.by_peer.get(&place.peer).copied() {
+            self.send(link, request, now);
+        } else if !self.dial(place.peer, place.addrs, now).is_some_and(|dial| self.requests.queue(dial, request)) {
             self.actions.push(Action::Unanswered(ticket));
         }
-        ticket
+    }
+
+    /// The link under a request of ours was lost: true when the request goes out again, under the same ticket. The link
+    /// must be known to be down, or it would be used once more.
+    pub fn again(&mut self, ticket: Ticket, now: Time) -> bool {
+        let request = self.requests.lost(ticket, now);
+        request.map(|request| self.post(request, now)).is_some()
+    }
+
+    /// When to call [`Links::wake`].
+    pub fn next_wake(&self) -> Option<Time> {
+        self.requests.next_due()
+    }
+
+    /// Ends what has waited long enough for its dial.
+    pub fn wake(&mut self, now: Time) {
+        while let Some(ticket) = self.requests.overdue(now) {
+            self.actions.push(Action::Unanswered(ticket));
+        }
     }
 
     /// A request ended: the link it went out on. Two relays may have two links (both dialled at once), and a path runs
@@ -283,9 +309,10 @@ impl Links {
         Some(dial)
     }
 
-    /// Closes a link of ours.
+    /// Closes a link of ours. What waits for a reply on it has ended with it.
     pub fn hang_up(&mut self, id: LinkId) {
         if self.down(id).is_some() {
+            self.requests.give_up(id);
             self.actions.push(Action::Hangup(id));
         }
     }
@@ -409,7 +436,7 @@ mod tests {
             suite: Suite::Aes,
             remote: place(1)[0],
         };
-        assert!(links.up(&up, relay));
+        assert!(links.up(&up, relay, Time::from_nanos(0)));
     }
 
     fn ask(links: &mut Links, peer: RelayId, addrs: Vec<SocketAddr>, now: Time) -> Ticket {
@@ -466,5 +493,54 @@ mod tests {
             ask(&mut links, RelayId(id), place(1), now);
         }
         assert_eq!(dialled(&mut links).len(), DIALS_MAX);
+    }
+
+    /// A neighbour that died took the request with it; the one that came back in its place never saw it.
+    #[test]
+    fn a_request_whose_link_is_lost_goes_out_again_over_a_fresh_one() {
+        let (mut links, peer, now) = (Links::default(), RelayId([1; 32]), Time::from_nanos(0));
+        up(&mut links, 7, None, peer, true);
+        let ticket = ask(&mut links, peer, place(1), now);
+        links.actions();
+        links.down(LinkId(7));
+        let late = now + PATIENCE / 4;
+        assert!(links.again(ticket, late));
+        let dials = dialled(&mut links);
+        assert_eq!(dials.len(), 1);
+        up(&mut links, 8, Some(dials[0]), peer, true);
+        assert!(matches!(links.actions()[..], [Action::Request { link: LinkId(8), ticket: again, .. }] if again == ticket));
+        assert_eq!(links.ended(ticket), Some(LinkId(8)), "and a path runs on the link that carried its build");
+    }
+
+    #[test]
+    fn a_request_is_not_sent_again_for_ever_nor_over_a_link_that_we_closed() {
+        let (mut links, peer, now) = (Links::default(), RelayId([1; 32]), Time::from_nanos(0));
+        up(&mut links, 0, None, peer, true);
+        let ticket = ask(&mut links, peer, place(1), now);
+        let mut sent = 0;
+        for link in 1..10 {
+            links.down(LinkId(link - 1));
+            sent += usize::from(links.again(ticket, now));
+            up(&mut links, link, None, peer, true);
+            links.dials.clear();
+        }
+        assert_eq!(sent, usize::from(AGAIN_MAX), "after so many losses it has ended");
+
+        let ticket = ask(&mut links, peer, place(1), now);
+        links.hang_up(LinkId(9));
+        assert!(!links.again(ticket, now), "who closes a link wants nothing more of it");
+    }
+
+    /// Whoever waits for us must not blame us for a relay that does not answer our dial.
+    #[test]
+    fn a_dial_costs_no_more_than_the_requests_patience() {
+        let (mut links, peer, now) = (Links::default(), RelayId([1; 32]), Time::from_nanos(0));
+        let ticket = ask(&mut links, peer, place(1), now);
+        let dials = dialled(&mut links);
+        assert_eq!(links.next_wake(), Some(now + PATIENCE));
+        links.wake(now + PATIENCE);
+        assert!(matches!(links.actions()[..], [Action::Unanswered(late)] if late == ticket));
+        up(&mut links, 7, Some(dials[0]), peer, true);
+        assert!(links.actions().is_empty() && links.next_wake().is_none(), "it is sent after it has ended");
     }
 }

@@ -143,7 +143,7 @@ impl Node {
             ))),
             Trade::Relay(config) => Machines::Relay(Box::new(Relay::new(
                 *config,
-                saved.onion_keys.as_ref(),
+                &saved,
                 aes,
                 &mut core,
                 &mut chance,
@@ -166,14 +166,7 @@ impl Node {
         let core = &mut self.core;
         match input {
             Input::LinkUp(up) => self.link_up(&up, now),
-            Input::LinkDown { link } => {
-                if core.links.down(link).is_some() {
-                    match &mut self.trade {
-                        Machines::Client(client) => client.link_down(link),
-                        Machines::Relay(relay) => relay.link_down(link, core, now),
-                    }
-                }
-            }
+            Input::LinkDown { link } => self.link_down(link, now),
             Input::LinkMoved { link, remote } => core.links.moved(link, remote),
             Input::DialFailed { dial } => {
                 if let Some(peer) = core.links.dial_failed(dial, now.mono) {
@@ -185,7 +178,7 @@ impl Node {
                 Machines::Client(_) => core.out.push(Output::Answer { ticket, body: None }),
                 Machines::Relay(relay) => relay.request(link, ticket, &body, core, now),
             },
-            Input::Reply { ticket, result } => self.reply(ticket, result, now),
+            Input::Reply { ticket, result } => self.replied(ticket, result, now),
             Input::Cells(runs) => self.cells(runs, now),
             Input::Packets(packets) => {
                 if let Machines::Client(client) = &mut self.trade {
@@ -204,10 +197,13 @@ impl Node {
                     Machines::Relay(relay) => relay.reseed(&mut core.chance),
                 }
             }
-            Input::Wake => match &mut self.trade {
-                Machines::Client(client) => client.wake(core, now),
-                Machines::Relay(relay) => relay.wake(core, now),
-            },
+            Input::Wake => {
+                core.links.wake(now.mono);
+                match &mut self.trade {
+                    Machines::Client(client) => client.wake(core, now),
+                    Machines::Relay(relay) => relay.wake(core, now),
+                }
+            }
             Input::Stop => {
                 core.tidy(now);
                 if let Machines::Client(client) = &mut self.trade {
@@ -241,12 +237,36 @@ impl Node {
     fn link_up(&mut self, up: &LinkUp, now: Now) {
         let core = &mut self.core;
         let listed = core.netdb.registry().lists(&up.peer);
-        if core.links.up(up, listed) {
+        if core.links.up(up, listed, now.mono) {
             match &mut self.trade {
                 Machines::Client(client) => client.link_up(up, core, now),
                 Machines::Relay(relay) => relay.link_up(up, listed, core, now),
             }
         }
+    }
+
+    fn link_down(&mut self, link: link::LinkId, now: Now) {
+        let core = &mut self.core;
+        if core.links.down(link).is_some() {
+            match &mut self.trade {
+                Machines::Client(client) => client.link_down(link),
+                Machines::Relay(relay) => relay.link_down(link, core, now),
+            }
+        }
+    }
+
+    /// A request of ours ended. One whose link was lost is put once more, where that makes sense.
+    fn replied(&mut self, ticket: io::Ticket, result: Result<Bytes, NoReply>, now: Now) {
+        if result == Err(NoReply::LinkLost) {
+            // The link's own end may be told only after this one.
+            if let Some(link) = self.core.links.link_of(ticket) {
+                self.link_down(link, now);
+            }
+            if self.core.links.again(ticket, now.mono) {
+                return;
+            }
+        }
+        self.reply(ticket, result, now);
     }
 
     fn reply(&mut self, ticket: io::Ticket, result: Result<Bytes, NoReply>, now: Now) {
@@ -311,10 +331,12 @@ impl Node {
 
     /// When to wake the node next, and why.
     pub fn next_wake(&self) -> Option<(Time, Wake)> {
-        match &self.trade {
+        let links = self.core.links.next_wake().map(|at| (at, Wake::Link));
+        let trade = match &self.trade {
             Machines::Client(client) => client.next_wake(self.last.mono),
             Machines::Relay(relay) => relay.next_wake(),
-        }
+        };
+        links.into_iter().chain(trade).min_by_key(|(at, _)| *at)
     }
 
     /// Whether a datagram carries the id of one of our channels; every other is QUIC's.

@@ -34,11 +34,11 @@ pub const HOPS_MAX: usize = 65_536;
 pub const HOPS_OF_CLIENT: usize = 1024;
 /// The longest life a build may ask for.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
-/// How long a pivot may take for its reply.
-pub const PIVOT_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a pivot may take to be dialled, where it must be, and for its reply.
+pub const PIVOT_PATIENCE: Duration = Duration::from_millis(2000);
 /// How much longer every hop before it: each must outlast the next one's wait, or it would be blamed for what lies
 /// behind it. Together less than the client's own patience.
-pub const HOP_PATIENCE: Duration = Duration::from_millis(1000);
+pub const HOP_PATIENCE: Duration = Duration::from_millis(750);
 
 /// No question of a client has more fragments than this: strangers' unfinished ones are kept here.
 pub const ASK_FRAGMENTS: u8 = 2;
@@ -416,8 +416,10 @@ impl Transit {
         }
     }
 
-    /// A link is gone: paths that came by it end; paths that went on by it are told so.
+    /// A link is gone: paths that came by it end; paths that went on by it are told so. A build that waits for its reply
+    /// is put again over another link; the hop is then known by that one.
     pub fn link_down(&mut self, link: LinkId, links: &mut Links, now: Time) {
+        let pending: BTreeSet<(usize, u64)> = self.forwarded.values().map(|sent| (sent.hop, sent.serial)).collect();
         let mut touched: Vec<(usize, bool)> = self
             .hops
             .iter()
@@ -429,8 +431,16 @@ impl Transit {
                 _ => None,
             })
             .collect();
-        for (index, tell) in touched.drain(..) {
-            self.remove(index, links, now, tell);
+        for (index, onward) in touched.drain(..) {
+            match self.hops[index].as_mut() {
+                Some(hop) if onward && pending.contains(&(index, hop.serial)) => {
+                    if let Part::Middle { next, wire } = &mut hop.part {
+                        *next = None;
+                        self.wire.remove(&(link, *wire));
+                    }
+                }
+                _ => self.remove(index, links, now, onward),
+            }
         }
         self.admit.forget(link);
     }

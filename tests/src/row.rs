@@ -173,11 +173,11 @@ impl Row {
             let before = if n == 0 { RelayId([9; 32]) } else { row.network.contacts[n - 1].id };
             let (near, far) = (n as u8 * 2 + 1, n as u8 * 2 + 2);
             let towards = if n == 0 { &mut row.client } else { &mut row.relays[n - 1].links };
-            towards.up(&linked(ON, id, Role::Initiator, near), true);
-            row.taps[n].up(&linked(BACK, before, Role::Responder, near), true);
-            row.taps[n].up(&linked(ON, id, Role::Initiator, far), true);
+            towards.up(&linked(ON, id, Role::Initiator, near), true, row.now.mono);
+            row.taps[n].up(&linked(BACK, before, Role::Responder, near), true, row.now.mono);
+            row.taps[n].up(&linked(ON, id, Role::Initiator, far), true, row.now.mono);
             // Known as a relay, so that the first is not turned away for knocking too often.
-            row.relays[n].links.up(&linked(BACK, before, Role::Responder, far), true);
+            row.relays[n].links.up(&linked(BACK, before, Role::Responder, far), true, row.now.mono);
         }
         row
     }

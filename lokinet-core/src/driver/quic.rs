@@ -5,8 +5,8 @@
 
 use super::tls::{self, Identity};
 use crate::node::io::{
-    DialId, EXPORTER_LABEL, Input, LinkId, LinkKey, LinkUp, NoReply, REPLY_MAX, REQUEST_MAX, REQUESTS_OPEN, Role,
-    Suite, Ticket,
+    CLIENT_ALIVE, CLIENT_IDLE, DialId, EXPORTER_LABEL, Input, LinkId, LinkKey, LinkUp, NoReply, RELAY_ALIVE, RELAY_IDLE,
+    REPLY_MAX, REQUEST_MAX, REQUESTS_OPEN, Role, Suite, Ticket,
 };
 use crate::time::Time;
 use crate::wire::id::RelayId;
@@ -31,6 +31,9 @@ mod seat;
 #[cfg(test)]
 mod tests;
 
+/// Shortest time between two stateless resets of an endpoint: after a crash all neighbours want one within seconds, and
+/// who floods us with what we have forgotten gets less back than he sent.
+const RESETS_EVERY: Duration = Duration::from_millis(2);
 /// Handshakes above which a stranger must first show that it receives at its address (Retry).
 const RETRY_ABOVE: usize = 64;
 /// Handshakes above which strangers are ignored.
@@ -120,7 +123,8 @@ pub(crate) struct Quic {
     families: Vec<SocketAddr>,
     identity: Option<Identity>,
     offers: &'static [Suite],
-    dialling: Arc<TransportConfig>,
+    /// How a relay dials, and how a client does.
+    dialling: [Arc<TransportConfig>; 2],
     desk: Arc<Desk>,
     links: BTreeMap<LinkId, Link>,
     routes: HashMap<SocketAddr, Route>,
@@ -130,10 +134,12 @@ pub(crate) struct Quic {
 }
 
 impl Quic {
-    /// One endpoint per socket; with an identity they also accept. Must be called inside a tokio runtime.
+    /// One endpoint per socket; with an identity, and the seed it grows from, they also accept. Must be called inside a
+    /// tokio runtime.
     pub(crate) fn new(
         sockets: Vec<Arc<dyn AsyncUdpSocket>>,
         identity: Option<Identity>,
+        seed: Option<Zeroizing<[u8; 32]>>,
         offers: &'static [Suite],
     ) -> io::Result<(Quic, mpsc::Receiver<Happened>)> {
         let (sender, receiver) = mpsc::channel(HAPPENED_WAITING);
@@ -151,10 +157,16 @@ impl Quic {
         let mut endpoints = Vec::new();
         let mut families = Vec::new();
         for (index, socket) in sockets.into_iter().enumerate() {
-            families.push(socket.local_addr()?);
-            let mut config = quinn::EndpointConfig::default();
+            let local = socket.local_addr()?;
+            families.push(local);
+            let keys = match &seed {
+                Some(seed) => cid::Keys::of_relay(seed, local),
+                None => cid::Keys::from_os()?,
+            };
+            let mut config = quinn::EndpointConfig::new(Arc::new(keys.resets()));
             config.grease_quic_bit(false); // the fixed bit stays set, as in cells
-            let cids = cid::Keyed::from_os()?;
+            config.min_reset_interval(RESETS_EVERY);
+            let cids = keys.ids()?;
             config.cid_generator(move || Box::new(cids.clone()));
             let runtime = Arc::new(TokioRuntime);
             let endpoint = Endpoint::new_with_abstract_socket(config, server.clone(), socket, runtime)?;
@@ -168,7 +180,8 @@ impl Quic {
             families,
             identity,
             offers,
-            dialling: Arc::new(transport(Role::Initiator)),
+            dialling: [(RELAY_IDLE, RELAY_ALIVE), (CLIENT_IDLE, CLIENT_ALIVE)]
+                .map(|(idle, alive)| Arc::new(transport(Role::Initiator, idle, Some(alive)))),
             desk,
             links: BTreeMap::new(),
             routes: HashMap::new(),
@@ -206,13 +219,13 @@ impl Quic {
 
     /// Opens a link: each address in order, the first that proves the key wins.
     pub(crate) fn dial(&self, dial: DialId, peer: RelayId, addrs: Vec<SocketAddr>, key: LinkKey) {
-        let identity = match key {
-            LinkKey::Identity => self.identity.clone(),
-            LinkKey::Throwaway => Identity::throwaway().ok(),
+        let (identity, transport) = match key {
+            LinkKey::Identity => (self.identity.clone(), &self.dialling[0]),
+            LinkKey::Throwaway => (Identity::throwaway().ok(), &self.dialling[1]),
         };
         let config = identity.and_then(|identity| tls::client(&identity, peer, self.offers).ok()).map(|crypto| {
             let mut config = ClientConfig::new(Arc::new(crypto));
-            config.transport_config(self.dialling.clone());
+            config.transport_config(transport.clone());
             // A token from an earlier link would tell the relay that two throw-away keys are one client.
             config.token_store(Arc::new(quinn::NoneTokenStore));
             config
@@ -366,18 +379,19 @@ fn accepting(identity: &Identity, offers: &[Suite]) -> io::Result<ServerConfig> 
     let mut tokens = quinn::ValidationTokenConfig::default();
     tokens.sent(0);
     server.validation_token_config(tokens);
-    server.transport_config(Arc::new(transport(Role::Responder)));
+    // The shorter idle time of the two sides counts: the dialler's says what kind of link it is.
+    server.transport_config(Arc::new(transport(Role::Responder, CLIENT_IDLE, None)));
     server.migration(true);
     server.max_incoming(HANDSHAKES_OPEN).incoming_buffer_size(16 << 10).incoming_buffer_size_total(4 << 20);
     Ok(server)
 }
 
-fn transport(role: Role) -> TransportConfig {
+fn transport(role: Role, idle: Duration, alive: Option<Duration>) -> TransportConfig {
     let mut config = TransportConfig::default();
     config.initial_mtu(PAYLOAD).min_mtu(1200).mtu_discovery_config(None).pad_to_mtu(true).allow_spin(false);
     config.max_concurrent_bidi_streams(REQUESTS_OPEN.into()).max_concurrent_uni_streams(VarInt::from_u32(0));
     config.datagram_receive_buffer_size(None);
-    config.max_idle_timeout(Some(VarInt::from_u32(45_000).into())); // milliseconds
+    config.max_idle_timeout(idle.try_into().ok()).keep_alive_interval(alive);
     config.send_window(1 << 20);
     // Who dials asks for large things; who is dialled may be dialled by thousands.
     let (stream, whole) = match role {
@@ -385,9 +399,6 @@ fn transport(role: Role) -> TransportConfig {
         Role::Responder => (32 << 10, 256 << 10),
     };
     config.stream_receive_window(VarInt::from_u32(stream)).receive_window(VarInt::from_u32(whole));
-    if role == Role::Initiator {
-        config.keep_alive_interval(Some(Duration::from_secs(15)));
-    }
     config
 }
 

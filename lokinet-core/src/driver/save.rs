@@ -48,7 +48,13 @@ pub fn load(data_dir: &Path) -> Saved {
     }
     let whole = |name| read(&data_dir.join(name), RECORD_MAX);
     let plain = |name| whole(name).map(|bytes| Bytes::from(bytes.to_vec()));
-    Saved { contacts, onion_keys: whole(ONION_KEYS), guards: plain(GUARDS), profiles: plain(PROFILES) }
+    Saved {
+        contacts,
+        own: plain(OWN_CONTACT),
+        onion_keys: whole(ONION_KEYS),
+        guards: plain(GUARDS),
+        profiles: plain(PROFILES),
+    }
 }
 
 /// A directory's entries in a fixed order; empty when it does not exist.

@@ -9,6 +9,7 @@ use crate::wire::batch::Packets;
 use crate::wire::id::RelayId;
 use crate::wire::registry::Registry;
 use bytes::Bytes;
+use core::time::Duration;
 use std::net::SocketAddr;
 
 /// The TLS exporter label under which the driver draws [`LinkUp::exporter`]; the context is empty.
@@ -94,6 +95,14 @@ pub enum Input<'a> {
     Stop,
 }
 
+/// Silence after which a link between relays is lost.
+pub const RELAY_IDLE: Duration = Duration::from_secs(15);
+/// How often the relay that dialled says that it is still there.
+pub const RELAY_ALIVE: Duration = Duration::from_secs(5);
+/// Silence after which a client's link is lost.
+pub const CLIENT_IDLE: Duration = Duration::from_secs(45);
+/// How often a client says that it is still there.
+pub const CLIENT_ALIVE: Duration = Duration::from_secs(15);
 /// Largest request body, in bytes.
 pub const REQUEST_MAX: usize = 16 * 1024;
 /// Largest reply body, in bytes.
@@ -137,7 +146,7 @@ pub enum Output<'a> {
         /// The body.
         body: Bytes,
         /// How long to wait.
-        patience: core::time::Duration,
+        patience: Duration,
     },
     /// Answer a request of the other side, or refuse it with `None` (the stream is reset).
     Answer {
@@ -195,6 +204,8 @@ pub enum Save {
 pub struct Saved {
     /// Signed contacts from `nodedb/`.
     pub contacts: Vec<Bytes>,
+    /// `self.signed`.
+    pub own: Option<Bytes>,
     /// `onion.keys`.
     pub onion_keys: Option<zeroize::Zeroizing<Vec<u8>>>,
     /// `guards`.

@@ -2,7 +2,7 @@
 //! inputs; `transit` does the work on paths.
 
 use super::config::RelayConfig;
-use super::io::{Event, LinkUp, Output, Save, Ticket, Wake};
+use super::io::{Event, LinkUp, Output, Save, Saved, Ticket, Wake};
 use super::{Core, report::Report};
 use crate::crypto::key::Identity;
 use crate::crypto::random::Chance;
@@ -26,7 +26,6 @@ use crate::wire::request::{self, Request};
 use bytes::Bytes;
 use core::time::Duration;
 use std::collections::BTreeMap;
-use zeroize::Zeroizing;
 
 /// How many relays a relay keeps links with, so that gossip reaches it.
 pub const NEIGHBOURS: usize = 6;
@@ -75,7 +74,7 @@ pub struct Relay {
 impl Relay {
     pub(super) fn new(
         config: RelayConfig,
-        saved: Option<&Zeroizing<Vec<u8>>>,
+        saved: &Saved,
         aes: bool,
         core: &mut Core,
         chance: &mut Chance,
@@ -83,12 +82,17 @@ impl Relay {
     ) -> Relay {
         let RelayConfig { identity, addrs } = config;
         let mut keys_chance = chance.fork("onion keys");
-        let kept = saved.and_then(|bytes| OnionKeys::decode(bytes).ok());
+        let kept = saved.onion_keys.as_ref().and_then(|bytes| OnionKeys::decode(bytes).ok());
         let mut keys = kept.unwrap_or_else(|| OnionKeys::generate(&mut keys_chance, now.wall));
         keys.rotate(&mut keys_chance, now.wall);
         core.out.push(Output::Save(Save::OnionKeys(keys.encode())));
         let id = RelayId(identity.public());
-        let own = sign(&identity, &keys, addrs, aes, core, now.wall);
+        // What the network knows of us is as good as new while it is still true: nobody need hear that we were away.
+        let known = saved.own.as_ref().and_then(|own| Contact::verify(own.clone(), core.netdb.netid(), now.wall).ok());
+        let told = |c: &Contact| (c.id, c.card.addrs, c.card.aes) == (id, addrs, aes) && *c.card.onion == *keys.public();
+        let own = known
+            .filter(|own| told(own) && own.card.published.apart(now.wall) < REPUBLISH)
+            .unwrap_or_else(|| sign(&identity, &keys, addrs, aes, core, now.wall));
         core.out.push(Output::Save(Save::OwnContact(own.signed.clone())));
         core.netdb.learn(&own.signed, now.wall);
         Relay {

@@ -39,7 +39,7 @@ impl Door {
         for link in [CLIENT, OTHER] {
             let (peer, role, suite) = (RelayId([link.0 as u8; 32]), Role::Responder, Suite::Aes);
             let (exporter, remote) = ([link.0 as u8; 32].into(), "10.9.0.1:1".parse().unwrap());
-            assert!(links.up(&LinkUp { link, dial: None, peer, role, exporter, suite, remote }, false));
+            assert!(links.up(&LinkUp { link, dial: None, peer, role, exporter, suite, remote }, false, now.mono));
         }
         let transit = Transit::new(RelayId([77; 32]), keys, Chance::new([6; 32]));
         Door { transit, links, netdb: known(4), onion, chance: Chance::new([7; 32]), now, ticket: 0 }

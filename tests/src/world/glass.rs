@@ -169,8 +169,8 @@ impl Pane {
             Role::Initiator => Role::Responder,
             Role::Responder => Role::Initiator,
         };
-        self.outer.up(up, false);
-        self.inner.up(&LinkUp { role, ..behind.clone() }, false);
+        self.outer.up(up, false, Time::default());
+        self.inner.up(&LinkUp { role, ..behind.clone() }, false, Time::default());
         behind
     }
 

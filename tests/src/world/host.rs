@@ -127,6 +127,7 @@ impl Disk {
     }
 
     pub fn saved(&self) -> Saved {
-        Saved { contacts: self.contacts.values().cloned().collect(), ..self.rest.clone() }
+        let contacts = self.contacts.values().cloned().collect();
+        Saved { contacts, own: self.own.clone(), ..self.rest.clone() }
     }
 }
