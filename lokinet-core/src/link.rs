@@ -253,6 +253,19 @@ impl Links {
         ticket
     }
 
+    /// Asks whoever is at the other end of this very link; unanswered when it is gone.
+    pub fn request_on(&mut self, link: LinkId, body: bytes::Bytes, patience: Duration, now: Time) -> Ticket {
+        let ticket = self.requests.ticket();
+        match self.live.get(&link).map(|link| link.peer) {
+            Some(peer) => {
+                let place = Place { peer, addrs: Vec::new() };
+                self.send(link, Queued { ticket, place, body, until: now + patience, again: 0 }, now);
+            }
+            None => self.actions.push(Action::Unanswered(ticket)),
+        }
+        ticket
+    }
+
     fn post(&mut self, request: Queued, now: Time) {
         let (ticket, place) = (request.ticket, request.place.clone());
         if let Some(link) = self.by_peer.get(&place.peer).copied() {

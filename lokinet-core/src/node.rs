@@ -224,7 +224,7 @@ impl Node {
         for link in core.links.relist(|peer| registry.lists(peer)) {
             core.links.hang_up(link);
             match &mut self.trade {
-                Machines::Client(client) => client.link_down(link),
+                Machines::Client(client) => client.link_down(link, &core.links),
                 Machines::Relay(relay) => relay.link_down(link, core, now),
             }
         }
@@ -249,7 +249,7 @@ impl Node {
         let core = &mut self.core;
         if core.links.down(link).is_some() {
             match &mut self.trade {
-                Machines::Client(client) => client.link_down(link),
+                Machines::Client(client) => client.link_down(link, &core.links),
                 Machines::Relay(relay) => relay.link_down(link, core, now),
             }
         }

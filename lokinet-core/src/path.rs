@@ -11,7 +11,7 @@ pub mod pool;
 use crate::crypto::random::Chance;
 use crate::link::{LinkId, Links, Ticket};
 use crate::time::{Now, Time};
-use crate::wire::build::Purpose;
+use crate::wire::build::{Purpose, Status};
 use crate::wire::cell::{Kind, Size};
 use crate::wire::contact::Contact;
 use crate::wire::control::{Ask, Tell};
@@ -49,6 +49,8 @@ pub enum Action {
         born: bool,
         /// What its last hop was to do.
         purpose: Purpose,
+        /// What was said of its last hop, when that kept it from living.
+        refused: Option<Status>,
     },
     /// A hop answered.
     Answered(AskId, Tell),
@@ -154,14 +156,15 @@ impl Paths {
                     live.held = held;
                 }
             }
-            (_, Err(blamed)) => {
+            (_, Err((blamed, said))) => {
                 verdict(&hops, Some(blamed));
                 self.builds.1 += 1;
-                self.actions.push(Action::Ended { key, born: false, purpose });
+                let refused = said.filter(|_| blamed + 1 == hops.len());
+                self.actions.push(Action::Ended { key, born: false, purpose, refused });
             }
             (None, Ok(_)) => {
                 self.builds.1 += 1;
-                self.actions.push(Action::Ended { key, born: false, purpose });
+                self.actions.push(Action::Ended { key, born: false, purpose, refused: None });
             }
         }
         true
@@ -197,7 +200,7 @@ impl Paths {
         match live.receive(size, onion, now) {
             Ok(live::Received::Data(body)) => Some(Arrived { path: key, body }),
             Ok(live::Received::Told(tell)) => {
-                self.told(key, tell);
+                self.actions.push(Action::Told(key, tell));
                 None
             }
             Ok(live::Received::Answer(id, tell)) => {
@@ -229,13 +232,6 @@ impl Paths {
         }
     }
 
-    fn told(&mut self, key: PathKey, tell: Tell) {
-        match tell {
-            Tell::Closed => self.end(key),
-            tell => self.actions.push(Action::Told(key, tell)),
-        }
-    }
-
     /// Puts a question to a live path's last hop; `None` when the path is not live or has too many open.
     pub fn ask(&mut self, key: PathKey, ask: &Ask, links: &mut Links, now: Time) -> Option<AskId> {
         let Some(Path::Live(live)) = self.table.get_mut(&key) else { return None };
@@ -262,7 +258,7 @@ impl Paths {
                 (true, live.purpose())
             }
         };
-        self.actions.push(Action::Ended { key, born, purpose });
+        self.actions.push(Action::Ended { key, born, purpose, refused: None });
     }
 
     /// A link is gone, and every path that began with it.

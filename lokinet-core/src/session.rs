@@ -20,7 +20,7 @@ use crate::netdb::Netdb;
 use crate::netdb::select::{self, Want};
 use crate::path::{AskId, PathKey, Paths};
 use crate::time::{Now, Time};
-use crate::wire::build::Purpose;
+use crate::wire::build::{Purpose, Status, TOKEN};
 use crate::wire::cell::Size;
 use crate::wire::control::{Ask, Tell};
 use crate::wire::fragment::Assembler;
@@ -50,6 +50,10 @@ pub const ROUTES: usize = 2;
 pub const HANDSHAKE_FRAGMENTS: u8 = 2;
 /// How often an introset is sent once more by another path that was not answered on the first.
 pub const STORE_TRIES: u8 = 3;
+/// How long a lease whose pivot could not be reached is left alone.
+pub const UNREACHED: Duration = Duration::from_secs(10);
+/// Leases that were learnt so long ago are asked for anew before another is joined.
+pub const STALE: Duration = Duration::from_secs(10);
 const REJOIN_PAUSE: Duration = Duration::from_millis(300);
 
 /// The longest packet a cell carries, without its addresses.
@@ -124,6 +128,36 @@ enum Asked {
     Lookup([u8; 32], RelayId),
     /// An edition of our introset, and how often it may still go another way.
     Store(u64, Ask, u8),
+}
+
+/// A lease that led nowhere, and until when it is not tried again.
+#[derive(Clone, Copy)]
+pub struct Shut {
+    token: [u8; TOKEN],
+    until: Time,
+}
+
+impl Shut {
+    /// What a refusal says of a lease. A pivot that does not know its token never will; that it cannot be reached may be
+    /// a lie of the hop before it, or over soon.
+    fn of(purpose: Purpose, refused: Option<Status>, now: Time) -> Option<Shut> {
+        let Purpose::Join(token) = purpose else { return None };
+        match refused? {
+            Status::NoSuchJoin => Some(Shut { token, until: Time::from_nanos(u64::MAX) }),
+            Status::Unreachable => Some(Shut { token, until: now + UNREACHED }),
+            _ => None,
+        }
+    }
+
+    /// Whether a lease is among them.
+    fn any(all: &[Shut], lease: &Lease, now: Time) -> bool {
+        all.iter().any(|shut| shut.token == lease.token && now < shut.until)
+    }
+
+    /// Forgets what no introset names any more.
+    fn keep(all: &mut Vec<Shut>, leases: &[Lease]) {
+        all.retain(|shut| leases.iter().any(|lease| lease.token == shut.token));
+    }
 }
 
 /// Who a joined path is for.
@@ -269,16 +303,23 @@ impl Sessions {
     }
 
     /// A path of ours is no more.
-    pub fn path_ended(&mut self, key: PathKey, purpose: Purpose, road: &mut Road<'_>) {
+    pub fn path_ended(&mut self, key: PathKey, purpose: Purpose, refused: Option<Status>, road: &mut Road<'_>) {
         self.collecting.retain(|(path, _), _| *path != key);
+        let shut = Shut::of(purpose, refused, road.now.mono);
         match self.joining.remove(&key) {
             Some(Joining::Call(address)) => {
                 if let Some(call) = self.calls.get_mut(&address) {
+                    call.shut.extend(shut);
                     call.path_ended(key);
                 }
             }
+            Some(Joining::Convo(session)) => {
+                if let Some(convo) = self.convos.get_mut(&session) {
+                    convo.shut.extend(shut);
+                }
+            }
             None if matches!(purpose, Purpose::Host(_)) => self.publishing.changed(road.now.mono),
-            Some(Joining::Convo(_)) | None => {}
+            None => {}
         }
         for convo in self.convos.values_mut() {
             convo.drop_path(key);

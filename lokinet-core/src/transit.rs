@@ -21,7 +21,7 @@ use crate::wire::cell::{Kind, Size};
 use crate::wire::control::{Ask, Tell};
 use crate::wire::fragment::{self, Fragment};
 use crate::wire::id::{CallerId, PathId, RelayId};
-use crate::wire::request::Request;
+use crate::wire::request::{ENDED_MAX, Request};
 use admit::{Admit, Refusal};
 use bytes::Bytes;
 use core::time::Duration;
@@ -50,6 +50,19 @@ pub enum Action {
     Answer(Ticket, Option<Bytes>),
     /// A client asks its pivot something that is not transit's to know; answer with [`Transit::tell`].
     Asked(HopRef, u32, Ask),
+    /// Tell the neighbour at the other end of this link that these paths have ended.
+    Ended(LinkId, Vec<PathId>),
+}
+
+/// Why a hop is removed, and so who is to hear of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Its time is up, its client closed it, or it never was: nobody need be told.
+    Over,
+    /// What lay behind it is gone: its client is told.
+    Onward,
+    /// What lay before it is gone: whoever comes after it is told.
+    Back,
 }
 
 struct Forwarded {
@@ -81,6 +94,8 @@ pub struct Transit {
     brought: BTreeMap<LinkId, usize>,
     expiry: BTreeSet<(Time, usize)>,
     forwarded: BTreeMap<Ticket, Forwarded>,
+    /// Paths whose next hops have yet to be told that nothing will follow.
+    ended: BTreeMap<LinkId, Vec<PathId>>,
     actions: Vec<Action>,
     /// Cells dropped: unknown path, forged or replayed layer, no join.
     pub dropped: u64,
@@ -103,6 +118,7 @@ impl Transit {
             brought: BTreeMap::new(),
             expiry: BTreeSet::new(),
             forwarded: BTreeMap::new(),
+            ended: BTreeMap::new(),
             actions: Vec::new(),
             dropped: 0,
             builds: (0, 0),
@@ -299,7 +315,7 @@ impl Transit {
             }
             None => {
                 if wire.is_some() {
-                    self.remove(index, links, now, false);
+                    self.remove(index, links, now, Why::Over);
                 }
                 self.builds.1 += 1;
                 admitted.refuse(Status::Unreachable, &mut self.chance)
@@ -389,7 +405,7 @@ impl Transit {
         let Some(whole) = hop.desk.assembler.take(fragment) else { return };
         match Ask::decode(&whole) {
             Ok(Ask::Ping) => self.say(index, message, &Tell::Pong.encode(), links, now),
-            Ok(Ask::Close) => self.remove(index, links, now, false),
+            Ok(Ask::Close) => self.remove(index, links, now, Why::Over),
             Ok(ask) if hop.depth == 1 && hop.desk.may_ask(now) && hop.desk.note(message) => {
                 let hop = HopRef { index, serial: hop.serial };
                 self.actions.push(Action::Asked(hop, message, ask));
@@ -420,29 +436,48 @@ impl Transit {
     /// is put again over another link; the hop is then known by that one.
     pub fn link_down(&mut self, link: LinkId, links: &mut Links, now: Time) {
         let pending: BTreeSet<(usize, u64)> = self.forwarded.values().map(|sent| (sent.hop, sent.serial)).collect();
-        let mut touched: Vec<(usize, bool)> = self
+        let touched: Vec<(usize, Why)> = self
             .hops
             .iter()
             .enumerate()
             .filter_map(|(index, hop)| hop.as_ref().map(|hop| (index, hop)))
             .filter_map(|(index, hop)| match hop.part {
-                _ if hop.back.0 == link => Some((index, false)),
-                Part::Middle { next: Some(next), .. } if next == link => Some((index, true)),
+                _ if hop.back.0 == link => Some((index, Why::Back)),
+                Part::Middle { next: Some(next), .. } if next == link => Some((index, Why::Onward)),
                 _ => None,
             })
             .collect();
-        for (index, onward) in touched.drain(..) {
+        for (index, why) in touched {
             match self.hops[index].as_mut() {
-                Some(hop) if onward && pending.contains(&(index, hop.serial)) => {
+                Some(hop) if why == Why::Onward && pending.contains(&(index, hop.serial)) => {
                     if let Part::Middle { next, wire } = &mut hop.part {
                         *next = None;
                         self.wire.remove(&(link, *wire));
                     }
                 }
-                _ => self.remove(index, links, now, onward),
+                _ => self.remove(index, links, now, why),
             }
         }
         self.admit.forget(link);
+        self.say_ended();
+    }
+
+    /// A neighbour lost the link by which these paths came to it: nothing will follow on them. A service's callers are
+    /// told, and seek another way at once.
+    pub fn ended(&mut self, link: LinkId, paths: &[PathId], links: &mut Links, now: Time) {
+        for path in paths {
+            // Only who is before us on a path can say so of it.
+            if let Some((index, Side::Forward)) = self.wire.get(&(link, *path)).copied() {
+                self.remove(index, links, now, Why::Back);
+            }
+        }
+        self.say_ended();
+    }
+
+    fn say_ended(&mut self) {
+        for (link, paths) in core::mem::take(&mut self.ended) {
+            self.actions.extend(paths.chunks(ENDED_MAX).map(|paths| Action::Ended(link, paths.to_vec())));
+        }
     }
 
     /// Forgets what clients asked their pivot here and nobody will ask for again.
@@ -460,11 +495,11 @@ impl Transit {
         while let Some((at, index)) = self.expiry.first().copied()
             && at <= now
         {
-            self.remove(index, links, now, false);
+            self.remove(index, links, now, Why::Over);
         }
     }
 
-    fn remove(&mut self, index: usize, links: &mut Links, now: Time, tell_client: bool) {
+    fn remove(&mut self, index: usize, links: &mut Links, now: Time, why: Why) {
         let Some(mut hop) = self.hops[index].take() else { return };
         self.free.push(index);
         self.expiry.remove(&(hop.expires, index));
@@ -476,7 +511,7 @@ impl Transit {
             }
         }
         let message = self.chance.nonzero();
-        if tell_client {
+        if why == Why::Onward {
             for piece in fragment::split(message, &Tell::Closed.encode(), Size::Small.payload()) {
                 hop.wrap(Size::Small, Kind::Control, links, now, |body| body[..piece.len()].copy_from_slice(&piece));
             }
@@ -484,6 +519,9 @@ impl Transit {
         match hop.part {
             Part::Middle { next: Some(next), wire } => {
                 self.wire.remove(&(next, wire));
+                if why == Why::Back {
+                    self.ended.entry(next).or_default().push(wire);
+                }
             }
             Part::Host { token } => {
                 for index in self.joins.end_service(&token) {

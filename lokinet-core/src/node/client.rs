@@ -8,7 +8,7 @@ macro_rules! road {
             paths: &mut $client.paths,
             links: &mut $core.links,
             netdb: &$core.netdb,
-            guards: $client.guards.ids(),
+            guards: &$client.entries,
             hops: $client.hops,
             now: $now,
         }
@@ -27,7 +27,7 @@ use crate::flow::dns::SrvRecord;
 use crate::flow::icmp;
 use crate::flow::lease::{Leases, Range};
 use crate::flow::question::Question;
-use crate::link::LinkId;
+use crate::link::{LinkId, Links};
 use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::guards::Guards;
@@ -61,6 +61,8 @@ pub struct Client {
     pools: Vec<Pool>,
     pub(super) sessions: Sessions,
     guards: Guards,
+    /// The guards in the order in which paths begin with them: those we are linked with first.
+    entries: Vec<RelayId>,
     strict: bool,
     hops: usize,
     pub(super) leases: Leases,
@@ -109,6 +111,7 @@ impl Client {
             pools: pools.into_iter().map(|(aim, wanted)| Pool::new(aim, wanted, lifetime, now.mono)).collect(),
             sessions: Sessions::new(identity, reachable, suite, chance.fork("sessions"), now),
             guards,
+            entries: Vec::new(),
             strict: !strict.is_empty(),
             hops,
             leases,
@@ -146,6 +149,7 @@ impl Client {
         let body = Request::Clock.encode();
         let ticket = core.links.request(up.peer, Vec::new(), body, Duration::from_secs(5), now.mono);
         self.clocks.insert(ticket, now);
+        self.order_entries(&core.links);
     }
 
     /// The registry has changed: no path goes through who is no relay, and new relays are to be learnt of.
@@ -160,8 +164,15 @@ impl Client {
         self.fetch.hurry(now.mono);
     }
 
-    pub(super) fn link_down(&mut self, link: LinkId) {
+    pub(super) fn link_down(&mut self, link: LinkId, links: &Links) {
         self.paths.link_down(link);
+        self.order_entries(links);
+    }
+
+    /// A guard that is being dialled may be gone, and every path that begins with it would wait for the dial.
+    fn order_entries(&mut self, links: &Links) {
+        self.entries = self.guards.ids().to_vec();
+        self.entries.sort_by_key(|guard| links.to(guard).is_none());
     }
 
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
@@ -244,6 +255,7 @@ impl Client {
         if !self.strict && self.guards.refresh(&core.netdb, enough, &mut self.chance, now.wall) {
             core.out.push(Output::Save(Save::Guards(self.guards.encode().into())));
         }
+        self.order_entries(&core.links);
     }
 
     pub(super) fn cell(&mut self, link: LinkId, path: PathId, size: Size, onion: &mut [u8], core: &mut Core, now: Now) {
@@ -315,18 +327,20 @@ impl Client {
                     }
                     self.sessions.path_live(key, &mut road!(self, core, now));
                 }
-                PathAction::Ended { key, born, purpose } => {
+                PathAction::Ended { key, born, purpose, refused } => {
                     if !born {
                         let of = |pool: &&mut Pool| pool.aim().is(purpose);
                         self.pools.iter_mut().filter(of).for_each(|pool| pool.failed(now.mono));
                     }
-                    self.sessions.path_ended(key, purpose, &mut road!(self, core, now));
+                    self.sessions.path_ended(key, purpose, refused, &mut road!(self, core, now));
                 }
                 PathAction::Answered(id, tell) => self.answered(id, Some(tell), core, now),
                 PathAction::Unanswered(id) => self.answered(id, None, core, now),
                 PathAction::Told(key, Tell::JoinEnded(caller)) => {
                     self.sessions.join_ended(key, caller, &mut road!(self, core, now));
                 }
+                // What lay behind one of its hops is gone: the hops before that need not be kept either.
+                PathAction::Told(key, Tell::Closed) => self.paths.close(key, &mut core.links, now.mono),
                 PathAction::Told(..) => {}
             }
         }
@@ -380,7 +394,7 @@ impl Client {
     }
 
     fn begin(&mut self, aim: Aim, avoid: &[RelayId], core: &mut Core, now: Now) -> bool {
-        let guards = self.guards.ids();
+        let guards = &self.entries;
         let want = Want { hops: self.hops, guards, pivot: None, avoid };
         let paths = &mut self.paths;
         let Some(hops) = select::select(&core.netdb, &want, paths.chance()).filter(|_| !guards.is_empty()) else {
@@ -408,6 +422,7 @@ impl Client {
         let Core { links, netdb, .. } = core;
         let profile = &mut netdb.profile;
         self.paths.wake(links, now.mono, &mut |hops, blamed| judge(profile, hops, blamed));
+        self.order_entries(&core.links);
         self.sessions.wake(&mut road!(self, core, now));
         let question = self.fetch.wake(&core.netdb, None, self.guards.ids(), &mut self.chance, now.mono);
         self.fetch_from(question, core, now);
@@ -420,6 +435,10 @@ impl Client {
     fn tidy(&mut self, core: &mut Core, now: Now) {
         core.tidy(now);
         self.refresh_guards(core, now);
+        // Paths that began elsewhere while the first guard was away are to begin with it again.
+        if let Some(first) = self.guards.ids().first().filter(|first| self.ready && core.links.to(first).is_none()) {
+            core.links.dial(*first, core.netdb.addrs(first).list(), now.mono);
+        }
         // A relay that only gave us contacts need not know that we are still here.
         let used: Vec<LinkId> = self.paths.all_live().map(|(_, live)| live.first().0).collect();
         let building = self.paths.all_building().next().is_some() || self.fetching.is_some();

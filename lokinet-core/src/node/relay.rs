@@ -48,6 +48,8 @@ const TEND_FIRST: Duration = Duration::from_millis(250);
 enum Waiting {
     Fetch,
     Gossip,
+    /// Nothing that matters.
+    Nothing,
     /// Asked on behalf of a client of ours.
     Find(HopRef, u32),
     Store(HopRef, u32),
@@ -179,6 +181,11 @@ impl Relay {
                 Some(vec![u8::from(learned != Learned::Refused)].into())
             }
             Ok(Request::Gossip(_)) => None,
+            Ok(Request::Ended(paths)) if relay => {
+                self.transit.ended(link, &paths, &mut core.links, now.mono);
+                Some(vec![1].into())
+            }
+            Ok(Request::Ended(_)) => None,
             Ok(Request::Clock) => Some(now.wall.millis().to_be_bytes().to_vec().into()),
         };
         core.out.push(Output::Answer { ticket, body: answer });
@@ -218,6 +225,7 @@ impl Relay {
                 }
                 return;
             }
+            Waiting::Nothing => return,
             Waiting::Find(hop, message) => {
                 (hop, message, Tell::Found(reply.filter(|introset| introset.len() == INTROSET)))
             }
@@ -266,6 +274,12 @@ impl Relay {
             match action {
                 Action::Answer(ticket, body) => core.out.push(Output::Answer { ticket, body }),
                 Action::Asked(hop, message, ask) => self.asked(hop, message, ask, core, now),
+                Action::Ended(link, paths) if self.waiting.len() < WAITING_MAX => {
+                    let body = Request::Ended(paths).encode();
+                    let ticket = core.links.request_on(link, body, PATIENCE, now.mono);
+                    self.waiting.insert(ticket, Waiting::Nothing);
+                }
+                Action::Ended(..) => {}
             }
         }
         busy

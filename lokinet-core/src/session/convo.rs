@@ -3,7 +3,7 @@
 //! end that hears nothing probes every route and goes on by the one that answers. Neighbours: `session` keeps the
 //! table, `crypto::onion` is the sealed layer.
 
-use super::{IDLE, LOST, ROUTES, Remote, Road};
+use super::{IDLE, LOST, ROUTES, Remote, Road, STALE, Shut};
 use crate::crypto::onion::{BODY_AT, Opener, Order, Sealer, TYPE_AT};
 use crate::crypto::random::Chance;
 use crate::crypto::seal::{Suite, TAG};
@@ -66,8 +66,13 @@ pub struct Convo {
     pub leases: Vec<Lease>,
     /// The key the service was called by; another one is that of a later life (callers).
     pub handshake: [u8; 32],
+    /// When the leases were learnt, and whether they have been asked for anew since they grew old.
+    learnt: Time,
+    asked: bool,
     /// Leases tried since the list was last refreshed.
     pub tried: Vec<[u8; TOKEN]>,
+    /// Leases that led nowhere.
+    pub shut: Vec<Shut>,
     /// Not before this may another path be joined.
     pub rejoin_at: Time,
     born: Time,
@@ -107,7 +112,10 @@ impl Convo {
             retired: false,
             leases: Vec::new(),
             handshake: [0; 32],
+            learnt: now,
+            asked: false,
             tried: Vec::new(),
+            shut: Vec::new(),
             rejoin_at: now,
             born: now,
             used: now,
@@ -316,12 +324,30 @@ impl Convo {
 
     /// The service's leases anew: those tried in vain may be tried again, and news at once.
     pub fn refreshed(&mut self, leases: Vec<Lease>, now: Time) {
-        if leases.iter().any(|lease| !self.leases.iter().any(|old| old.token == lease.token)) {
+        let news = leases.iter().any(|lease| !self.leases.iter().any(|old| old.token == lease.token));
+        if news || core::mem::take(&mut self.asked) {
             self.rejoin_at = now;
             self.look = now;
         }
+        Shut::keep(&mut self.shut, &leases);
         self.leases = leases;
+        self.learnt = now;
         self.tried.clear();
+    }
+
+    /// Whether a lease is worth a path: not tried already, and not known to lead nowhere.
+    pub fn is_open(&self, lease: &Lease, now: Time) -> bool {
+        !self.tried.contains(&lease.token) && !Shut::any(&self.shut, lease, now)
+    }
+
+    /// Whether the leases have grown old: the paths behind them come and go.
+    pub fn is_stale(&self, now: Time) -> bool {
+        now.since(self.learnt) >= STALE
+    }
+
+    /// Whether to ask for the leases anew before one is used; once, and then they must do.
+    pub fn ask_anew(&mut self, now: Time) -> bool {
+        self.is_stale(now) && !core::mem::replace(&mut self.asked, true)
     }
 
     /// How long to wait before the introset is fetched once more, when this time brings nothing.

@@ -3,7 +3,7 @@
 
 use super::call::{self, Call, Stage};
 use super::convo::{self, FRESH, HAND_OVER, ROUTES_MAX, Route};
-use super::lookup::{Lookup, Outcome};
+use super::lookup::{self, Lookup, Outcome};
 use super::{Action, Asked, CALLS_MAX, Failed, Joining, REJOIN_PAUSE, ROUTES, Remote, Road, Sessions};
 use crate::crypto::random::Chance;
 use crate::netdb::profile::FAILURE;
@@ -142,12 +142,21 @@ impl Sessions {
         if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || now < convo.rejoin_at {
             return;
         }
+        if !missing
+            && convo.ask_anew(now)
+            && let Remote::Address(address) = convo.remote
+        {
+            // There is time: another route works.
+            convo.rejoin_at = now + lookup::GIVE_UP;
+            return self.look_up(address, road);
+        }
         convo.rejoin_at = now + REJOIN_PAUSE;
+        let stale = convo.is_stale(now);
         let known: Vec<(Purpose, RelayId)> = joined.iter().filter_map(|key| road.paths.errand(*key)).collect();
         let margin = road.now.wall.plus(if missing { HAND_OVER } else { FRESH * 3 / 2 });
         let is_usable = |lease: &&Lease| {
             lease.until > margin
-                && !convo.tried.contains(&lease.token)
+                && convo.is_open(lease, now)
                 && !known.iter().any(|(purpose, pivot)| {
                     *purpose == Purpose::Join(lease.token) || (!missing && *pivot == lease.pivot)
                 })
@@ -155,7 +164,7 @@ impl Sessions {
         let mut usable: Vec<Lease> = convo.leases.iter().filter(is_usable).copied().collect();
         arrange(&mut usable, &mut self.chance, road);
         // One at a time, unless nothing works: then what is joined may lead over the same dead relay.
-        usable.truncate(if missing { ROUTES } else { 1 });
+        usable.truncate(if missing && !stale { ROUTES } else { 1 });
         for lease in &usable {
             convo.tried.push(lease.token);
             if let Some(key) = road.join(lease, None) {

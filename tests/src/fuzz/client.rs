@@ -160,7 +160,9 @@ impl Story {
                 Some(Bytes::copy_from_slice(&self.stage.now.wall.millis().to_be_bytes()))
             }
             Request::Clock => Some(Bytes::copy_from_slice(&feed.wide().to_be_bytes())),
-            Request::Store(_) | Request::Find { .. } | Request::Gossip(_) => panic!("a client tells its first hop"),
+            Request::Store(_) | Request::Find { .. } | Request::Gossip(_) | Request::Ended(_) => {
+                panic!("a client tells its first hop")
+            }
         };
         self.stage.reply(0, reply);
     }
