@@ -397,6 +397,12 @@ impl Paths {
         })
     }
 
+    /// Whether a build that began with this relay takes so long that the relay itself may be gone.
+    pub fn doubts(&self, guard: &RelayId) -> bool {
+        let slow = |path: &Path| matches!(path, Path::Building(building) if building.slow_at().is_none() && building.first().id == *guard);
+        self.table.values().any(slow)
+    }
+
     /// How many builds of a pool are under way and not slow.
     pub fn brisk(&self, aim: pool::Aim) -> usize {
         let brisk = |path: &&Path| matches!(path, Path::Building(building) if building.slow_at().is_some() && aim.is(building.purpose()));

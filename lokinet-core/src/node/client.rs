@@ -61,7 +61,7 @@ pub struct Client {
     pools: Vec<Pool>,
     pub(super) sessions: Sessions,
     guards: Guards,
-    /// The guards in the order in which paths begin with them: those we are linked with first.
+    /// The guards in the order in which paths begin with them: those first that we are linked with and that answer.
     entries: Vec<RelayId>,
     strict: bool,
     hops: usize,
@@ -169,10 +169,11 @@ impl Client {
         self.order_entries(links);
     }
 
-    /// A guard that is being dialled may be gone, and every path that begins with it would wait for the dial.
+    /// A guard that is being dialled, or that does not answer a build, may be gone: every path that begins with it would
+    /// wait for it in vain.
     fn order_entries(&mut self, links: &Links) {
         self.entries = self.guards.ids().to_vec();
-        self.entries.sort_by_key(|guard| links.to(guard).is_none());
+        self.entries.sort_by_key(|guard| (self.paths.doubts(guard), links.to(guard).is_none()));
     }
 
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
@@ -379,9 +380,13 @@ impl Client {
     }
 
     fn fill_pool(&mut self, core: &mut Core, now: Now) {
+        // While no guard is linked the first build finds out whether one is there: four would fail together.
+        let linked = self.entries.iter().any(|guard| core.links.to(guard).is_some() && !self.paths.doubts(guard));
         for index in 0..self.pools.len() {
             let (pool, aim) = (&self.pools[index], self.pools[index].aim());
-            for _ in 0..pool.missing(&self.paths, Fetch::enough(&core.netdb), now.mono) {
+            let brisk = self.paths.brisk(aim);
+            let most = if linked { usize::MAX } else { 1usize.saturating_sub(brisk) };
+            for _ in 0..pool.missing(&self.paths, Fetch::enough(&core.netdb), now.mono).min(most) {
                 // Best a pivot of its own; at least none that we are met at and ask.
                 let all = self.paths.pivots(|_| true);
                 let others = self.paths.pivots(|purpose| !aim.is(purpose));
