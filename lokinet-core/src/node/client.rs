@@ -31,10 +31,11 @@ use crate::link::{LinkId, Links};
 use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::guards::Guards;
+use crate::netdb::refresh::{Refresh, Step};
 use crate::netdb::select::{self, Want};
 use crate::path::live::Live;
 use crate::path::pool::{ASKING, Aim, Pool};
-use crate::path::{Action as PathAction, AskId, Paths};
+use crate::path::{Action as PathAction, AskId, PathKey, Paths};
 use crate::session::{Action as SessionAction, Remote, Road, Sessions};
 use crate::time::{Now, Time};
 use crate::wire::address::LokiAddress;
@@ -42,7 +43,7 @@ use crate::wire::batch::{Packets, Shape};
 use crate::wire::build::Purpose;
 use crate::wire::cell::Size;
 use crate::wire::contact::Contact;
-use crate::wire::control::{Ask, CONTACTS_MAX, Tell};
+use crate::wire::control::{Ask, Tell};
 use crate::wire::id::{PathId, RelayId};
 use crate::wire::packet::{self, Stripped, segment};
 use crate::wire::request::{self, Request};
@@ -72,7 +73,7 @@ pub struct Client {
     names: BTreeMap<[u8; 32], Vec<(Ticket, Question)>>,
     fetch: Fetch,
     fetching: Option<Ticket>,
-    learning: Option<AskId>,
+    learning: Option<(AskId, PathKey, Refresh)>,
     clocks: BTreeMap<Ticket, Now>,
     chance: Chance,
     stripped: Vec<u8>,
@@ -231,23 +232,36 @@ impl Client {
         // Once we know enough, nobody is told what we ask for: the question goes over a path.
         if Fetch::enough(&core.netdb)
             && let Some(path) = self.paths.any(now.mono)
-            && let Some(id) = self.paths.ask(path, &Ask::Contacts { after }, &mut core.links, now.mono)
         {
-            self.learning = Some(id);
-            return;
+            let (refresh, ask) = Refresh::begin();
+            if self.learn_by(path, refresh, &ask, core, now) {
+                return;
+            }
         }
         let addrs = core.netdb.addrs(&relay).list();
         let body = Request::Contacts { after }.encode();
         self.fetching = Some(core.links.request(relay, addrs, body, Duration::from_secs(5), now.mono));
     }
 
-    fn learned(&mut self, tell: Option<Tell>, core: &mut Core, now: Now) {
-        let (contacts, failed) = match tell {
-            Some(Tell::Contacts(contacts)) => (contacts, false),
-            _ => (Vec::new(), true),
+    /// Goes on with a round of learning, on the path it began on.
+    fn learn_by(&mut self, path: PathKey, refresh: Refresh, ask: &Ask, core: &mut Core, now: Now) -> bool {
+        let asked = self.paths.ask(path, ask, &mut core.links, now.mono);
+        self.learning = asked.map(|id| (id, path, refresh));
+        asked.is_some()
+    }
+
+    fn learned(&mut self, path: PathKey, mut refresh: Refresh, tell: Option<Tell>, core: &mut Core, now: Now) {
+        match &tell {
+            Some(Tell::Contacts(contacts)) => drop(self.take_contacts(contacts, core, now)),
+            Some(Tell::Names(names)) => self.directory += names.as_flattened().len() as u64,
+            _ => {}
+        }
+        let step = tell.map_or(Step::Failed, |tell| refresh.took(&tell, &core.netdb));
+        let failed = match step {
+            Step::Ask(ask) if self.learn_by(path, refresh, &ask, core, now) => return,
+            step => step != Step::Done,
         };
-        let last = self.take_contacts(&contacts, core, now).filter(|_| contacts.len() == CONTACTS_MAX);
-        let next = self.fetch.page(&core.netdb, last, failed, now.mono);
+        let next = self.fetch.page(&core.netdb, None, failed, now.mono);
         self.fetch_from(next, core, now);
     }
 
@@ -354,9 +368,8 @@ impl Client {
     }
 
     fn answered(&mut self, id: AskId, tell: Option<Tell>, core: &mut Core, now: Now) {
-        if self.learning == Some(id) {
-            self.learning = None;
-            return self.learned(tell, core, now);
+        if let Some((_, path, refresh)) = self.learning.take_if(|(asked, ..)| *asked == id) {
+            return self.learned(path, refresh, tell, core, now);
         }
         self.sessions.answered(id, tell, &mut road!(self, core, now));
     }

@@ -19,7 +19,7 @@ use crate::transit::{Action, Transit};
 use crate::wire::addrs::Addrs;
 use crate::wire::cell::Size;
 use crate::wire::contact::{Card, Contact, LIFETIME};
-use crate::wire::control::{Ask, CONTACTS_MAX, Tell};
+use crate::wire::control::{Ask, NAMES_MAX, Tell};
 use crate::wire::id::{PathId, RelayId};
 use crate::wire::introset::{Envelope, INTROSET};
 use crate::wire::request::{self, Request};
@@ -29,6 +29,8 @@ use std::collections::BTreeMap;
 
 /// How many relays a relay keeps links with, so that gossip reaches it.
 pub const NEIGHBOURS: usize = 6;
+/// To how many neighbours a relay passes a contact that is new to it.
+pub const SPREAD: usize = 6;
 /// Requests of one client's link: so many at once, then so many a second.
 pub const CLIENT_REQUESTS: (u32, u32) = (200, 100);
 /// Requests of one relay's link.
@@ -135,6 +137,18 @@ impl Relay {
         self.waiting.insert(ticket, Waiting::Gossip);
     }
 
+    /// Passes news on to a few neighbours, never to all: whoever is missed learns it when next it asks around.
+    fn spread(&mut self, contact: &Bytes, by: Option<RelayId>, core: &mut Core, now: Now) {
+        let linked = core.links.iter().filter(|(_, link)| link.relay && Some(link.peer) != by);
+        let mut peers: Vec<RelayId> = linked.map(|(_, link)| link.peer).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        self.chance.shuffle(&mut peers);
+        for peer in peers.into_iter().take(SPREAD) {
+            self.gossip(peer, contact.clone(), core, now);
+        }
+    }
+
     /// The registry has changed: new relays are to be learnt of.
     pub(super) fn relisted(&mut self, now: Now) {
         self.fetch.hurry(now.mono);
@@ -172,11 +186,7 @@ impl Relay {
             Ok(Request::Gossip(contact)) if relay => {
                 let learned = core.learn(&contact, now);
                 if let Learned::New(_) = learned {
-                    let others: Vec<RelayId> =
-                        core.links.iter().filter(|(_, l)| l.relay && l.peer != peer).map(|(_, l)| l.peer).collect();
-                    for other in others {
-                        self.gossip(other, contact.clone(), core, now);
-                    }
+                    self.spread(&contact, Some(peer), core, now);
                 }
                 Some(vec![u8::from(learned != Learned::Refused)].into())
             }
@@ -297,8 +307,12 @@ impl Relay {
                 let stored = Tell::Stored(self.store(introset, own, &core.netdb, now));
                 return self.transit.tell(hop, message, &stored, &mut core.links, now.mono);
             }
-            Ask::Contacts { after } => {
-                let contacts = Tell::Contacts(core.netdb.after(&after, CONTACTS_MAX));
+            Ask::Names { after } => {
+                let names = Tell::Names(core.netdb.names(&after, NAMES_MAX));
+                return self.transit.tell(hop, message, &names, &mut core.links, now.mono);
+            }
+            Ask::Named(names) => {
+                let contacts = Tell::Contacts(core.netdb.named(&names));
                 return self.transit.tell(hop, message, &contacts, &mut core.links, now.mono);
             }
             Ask::Find { at, key } => (at, Request::Find { key }, Waiting::Find(hop, message)),
@@ -339,10 +353,7 @@ impl Relay {
             self.own = sign(&self.identity, self.transit.keys(), self.addrs, self.aes, core, now.wall);
             core.out.push(Output::Save(Save::OwnContact(self.own.signed.clone())));
             core.netdb.learn(&self.own.signed, now.wall);
-            let peers: Vec<RelayId> = core.links.iter().filter(|(_, l)| l.relay).map(|(_, l)| l.peer).collect();
-            for peer in peers {
-                self.gossip(peer, self.own.signed.clone(), core, now);
-            }
+            self.spread(&self.own.signed.clone(), None, core, now);
         }
         core.tidy(now);
         self.shelf.expire(now.wall);

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A path that has heard nothing for so long is probed.
-pub const IDLE: Duration = Duration::from_secs(10);
+pub const IDLE: Duration = Duration::from_secs(5);
 /// A path that sends and hears nothing for so long is probed at once.
 pub const SILENCE: Duration = Duration::from_millis(400);
 /// A path that sent and heard nothing for so long is not given new questions.

@@ -345,6 +345,13 @@ impl Convo {
         now.since(self.learnt) >= STALE
     }
 
+    /// Asks the service where else it can be met.
+    pub fn ask_where(&mut self, road: &mut Road<'_>) {
+        if let Some(route) = self.active() {
+            self.say(route, &Frame::Where, true, road);
+        }
+    }
+
     /// Whether to ask for the leases anew before one is used; once, and then they must do.
     pub fn ask_anew(&mut self, now: Time) -> bool {
         self.is_stale(now) && !core::mem::replace(&mut self.asked, true)

@@ -3,11 +3,12 @@
 //! `convo` open what arrives.
 
 use super::convo::{self, Convo, Route};
-use super::{Action, COLLECTING_MAX, CONVOS_MAX, HANDSHAKE_FRAGMENTS, Joining, Remote, Road, Sessions, answer};
+use super::{Action, COLLECTING_MAX, CONVOS_MAX, HANDSHAKE_FRAGMENTS, Joining, Remote, Road, Sessions, answer, publish};
 use crate::path::{Arrived, PathKey};
 use crate::time::Time;
 use crate::wire::fragment::Fragment;
 use crate::wire::id::{CallerId, SessionId};
+use crate::wire::introset;
 use crate::wire::packet::Stripped;
 use crate::wire::session::{self, Frame, HELLO, WELCOME};
 
@@ -38,7 +39,8 @@ impl Sessions {
         let remote = convo.remote;
         let mut closed = false;
         let mut echo = None;
-        let (mut packets, mut here) = (false, false);
+        let (mut packets, mut here, mut asked) = (false, false, false);
+        let mut met = None;
         for frame in session::read_frames(convo::frames_of(layer)) {
             match frame {
                 Frame::Packet(packet) => {
@@ -49,12 +51,21 @@ impl Sessions {
                 Frame::Echo(_) => {}
                 Frame::Close => closed = true,
                 Frame::Here => here = true,
+                Frame::Where => asked = true,
+                Frame::Met(leases) => met = introset::leases(leases).ok(),
             }
         }
         convo.heard(Route { path, caller }, packets, here, road.now.mono);
         if let Some(number) = echo {
             // An answer asks for none: two silent ends would probe each other for ever.
             convo.say(Route { path, caller }, &Frame::Echo(number), false, road);
+        }
+        if asked && !convo.caller {
+            let leases = introset::leases_bytes(&publish::leases(road));
+            convo.say(Route { path, caller }, &Frame::Met(&leases), false, road);
+        }
+        if let Some(leases) = met.filter(|_| convo.caller) {
+            convo.refreshed(leases, road.now.mono);
         }
         self.soonest = self.soonest.min(convo.next_wake());
         if closed {

@@ -142,13 +142,10 @@ impl Sessions {
         if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || now < convo.rejoin_at {
             return;
         }
-        if !missing
-            && convo.ask_anew(now)
-            && let Remote::Address(address) = convo.remote
-        {
-            // There is time: another route works.
+        if !missing && convo.ask_anew(now) {
+            // Another route works, and nobody knows better than the service itself.
             convo.rejoin_at = now + lookup::GIVE_UP;
-            return self.look_up(address, road);
+            return convo.ask_where(road);
         }
         convo.rejoin_at = now + REJOIN_PAUSE;
         let stale = convo.is_stale(now);

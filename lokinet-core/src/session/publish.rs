@@ -193,7 +193,8 @@ impl Publisher {
     }
 }
 
-fn leases(road: &Road<'_>) -> Vec<Lease> {
+/// Where we can be met now.
+pub(super) fn leases(road: &Road<'_>) -> Vec<Lease> {
     let now = road.now;
     let soon = now.mono + Duration::from_secs(30);
     let mut leases: Vec<(Time, Lease)> = road

@@ -67,6 +67,10 @@ pub enum Frame<'a> {
     Close,
     /// From now on answer by the way this came.
     Here,
+    /// Where else can you be met?
+    Where,
+    /// There: leases, one after the other.
+    Met(&'a [u8]),
 }
 
 impl Frame<'_> {
@@ -85,6 +89,8 @@ impl Frame<'_> {
             }
             Frame::Close => (4, &[]),
             Frame::Here => (5, &[]),
+            Frame::Where => (7, &[]),
+            Frame::Met(leases) => (8, leases),
         };
         if to.len() + FRAME + bytes.len() > limit {
             return false;
@@ -109,6 +115,8 @@ pub fn read_frames(body: &[u8]) -> impl Iterator<Item = Frame<'_>> {
             3 => number().map(Frame::Echo),
             4 => Some(Frame::Close),
             5 => Some(Frame::Here),
+            7 => Some(Frame::Where),
+            8 => Some(Frame::Met(bytes)),
             _ => None,
         }
     })

@@ -182,7 +182,8 @@ impl Story {
                 self.door = opened.map(|introset| introset.handshake).or(self.door.take());
                 Tell::Stored(!feed.one_in(8))
             }
-            Ask::Contacts { .. } => Tell::Contacts((0..RELAYS).map(|n| fresh_contact(n, feed.byte().into())).collect()),
+            Ask::Names { .. } => Tell::Names((0..RELAYS).map(|n| [n as u8; 8]).collect()),
+            Ask::Named(_) => Tell::Contacts((0..RELAYS).map(|n| fresh_contact(n, feed.byte().into())).collect()),
             Ask::Close => return,
         };
         self.say(route, usize::MAX, message, &tell.encode());

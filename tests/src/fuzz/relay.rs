@@ -207,7 +207,7 @@ impl Story {
             },
             2 => Ask::Store { at, introset: self.introset(feed) },
             3 => Ask::Store { at, introset: Bytes::copy_from_slice(feed.slice()) },
-            4 => Ask::Contacts { after: RelayId([feed.byte(); 32]) },
+            4 => Ask::Names { after: RelayId([feed.byte(); 32]) },
             _ => Ask::Close,
         }
     }
