@@ -521,7 +521,9 @@ mod tests {
         let dials = dialled(&mut links);
         assert_eq!(dials.len(), 1);
         up(&mut links, 8, Some(dials[0]), peer, true);
-        assert!(matches!(links.actions()[..], [Action::Request { link: LinkId(8), ticket: again, .. }] if again == ticket));
+        assert!(
+            matches!(links.actions()[..], [Action::Request { link: LinkId(8), ticket: again, .. }] if again == ticket)
+        );
         assert_eq!(links.ended(ticket), Some(LinkId(8)), "and a path runs on the link that carried its build");
     }
 

@@ -141,14 +141,9 @@ impl Node {
                 &mut chance,
                 now,
             ))),
-            Trade::Relay(config) => Machines::Relay(Box::new(Relay::new(
-                *config,
-                &saved,
-                aes,
-                &mut core,
-                &mut chance,
-                now,
-            ))),
+            Trade::Relay(config) => {
+                Machines::Relay(Box::new(Relay::new(*config, &saved, aes, &mut core, &mut chance, now)))
+            }
         };
         Node { core, trade, last: now }
     }

@@ -14,6 +14,7 @@ use lokinet_core::session::{self, answer, call, convo, lookup, publish};
 use lokinet_core::transit::{self, admit, hop, join};
 use lokinet_core::wire::cell::{self, Size};
 use lokinet_core::wire::packet::{coalesce, segment};
+use lokinet_core::wire::request as shapes_request;
 use lokinet_core::wire::{address, addrs, build, contact, control, fragment, introset, registry, session as shapes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -55,6 +56,10 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("enough contacts", fetch::ENOUGH),
         ("contacts in a direct page", relay::PAGE),
         ("contacts in an answer over a path", control::CONTACTS_MAX),
+        ("names in an answer over a path", control::NAMES_MAX),
+        ("relays told of a new contact", relay::SPREAD),
+        ("sendings anew of a request", request::AGAIN_MAX.into()),
+        ("paths in one ended", shapes_request::ENDED_MAX),
         ("pages of a round", fetch::PAGES_MAX as usize),
         ("guards kept", guards::KEPT),
         ("hops of a path", cell::MAX_HOPS),
@@ -175,6 +180,10 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("guard lifetime", guards::LIFETIME),
         ("profile half-life", profile::HALF_LIFE),
         ("neighbour patience", relay::PATIENCE),
+        ("idle link between relays", io::RELAY_IDLE),
+        ("keep-alive between relays", io::RELAY_ALIVE),
+        ("idle client's link", io::CLIENT_IDLE),
+        ("keep-alive of a client", io::CLIENT_ALIVE),
         ("channel key age", channel::REKEY_TIME),
         ("channel key grace", channel::REKEY_GRACE),
         ("layer epoch", onion::EPOCH_TIME),
@@ -207,6 +216,8 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("conversation silence", convo::SILENCE),
         ("conversation probe every", convo::PROBE_EVERY),
         ("conversation lost", session::LOST),
+        ("stale leases", session::STALE),
+        ("unreached leases left alone", session::UNREACHED),
         ("conversation idle", session::IDLE),
         ("lease rest", lease::TTL),
     ];

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use core::time::Duration;
-use lokinet_core::node::io::{CLIENT_ALIVE, CLIENT_IDLE as IDLE, DialId, Input, LinkId, LinkKey, NoReply, Output, Ticket, Wake};
+use lokinet_core::node::io::{
+    CLIENT_ALIVE, CLIENT_IDLE as IDLE, DialId, Input, LinkId, LinkKey, NoReply, Output, Ticket, Wake,
+};
 use lokinet_core::node::report::Report;
 use lokinet_core::time::{Now, Time};
 use lokinet_core::wire::batch::Packets;

@@ -5,8 +5,8 @@
 
 use super::tls::{self, Identity};
 use crate::node::io::{
-    CLIENT_ALIVE, CLIENT_IDLE, DialId, EXPORTER_LABEL, Input, LinkId, LinkKey, LinkUp, NoReply, RELAY_ALIVE, RELAY_IDLE,
-    REPLY_MAX, REQUEST_MAX, REQUESTS_OPEN, Role, Suite, Ticket,
+    CLIENT_ALIVE, CLIENT_IDLE, DialId, EXPORTER_LABEL, Input, LinkId, LinkKey, LinkUp, NoReply, RELAY_ALIVE,
+    RELAY_IDLE, REPLY_MAX, REQUEST_MAX, REQUESTS_OPEN, Role, Suite, Ticket,
 };
 use crate::time::Time;
 use crate::wire::id::RelayId;

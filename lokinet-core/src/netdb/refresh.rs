@@ -49,7 +49,8 @@ impl Refresh {
     fn names(&mut self, names: &[Name], netdb: &Netdb) -> Step {
         self.told += names.len();
         let first = self.last.into_iter().chain(names.first().copied());
-        let rising = names.is_sorted_by(|one, next| one[..4] <= next[..4]) && first.is_sorted_by(|a, b| a[..4] < b[..4]);
+        let rising =
+            names.is_sorted_by(|one, next| one[..4] <= next[..4]) && first.is_sorted_by(|a, b| a[..4] < b[..4]);
         if self.told > MAX_RELAYS || !rising || !self.asked.is_empty() {
             return Step::Failed;
         }
@@ -115,7 +116,8 @@ mod tests {
         let (mut refresh, _) = Refresh::begin();
         assert_eq!(refresh.took(&Tell::Names(vec![[2; 8], [1; 8]]), &netdb), Step::Failed, "names must rise");
         let (mut refresh, _) = Refresh::begin();
-        let page: Vec<Name> = (0..NAMES_MAX as u32).map(|n| [n.to_be_bytes(); 2].concat().try_into().unwrap()).collect();
+        let page: Vec<Name> =
+            (0..NAMES_MAX as u32).map(|n| [n.to_be_bytes(); 2].concat().try_into().unwrap()).collect();
         assert!(matches!(refresh.took(&Tell::Names(page.clone()), &netdb), Step::Ask(Ask::Names { .. })));
         assert_eq!(refresh.took(&Tell::Names(page), &netdb), Step::Failed, "the same page again and again");
     }

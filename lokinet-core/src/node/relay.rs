@@ -93,7 +93,8 @@ impl Relay {
         let id = RelayId(identity.public());
         // What the network knows of us is as good as new while it is still true: nobody need hear that we were away.
         let known = saved.own.as_ref().and_then(|own| Contact::verify(own.clone(), core.netdb.netid(), now.wall).ok());
-        let told = |c: &Contact| (c.id, c.card.addrs, c.card.aes) == (id, addrs, aes) && *c.card.onion == *keys.public();
+        let told =
+            |c: &Contact| (c.id, c.card.addrs, c.card.aes) == (id, addrs, aes) && *c.card.onion == *keys.public();
         let own = known
             .filter(|own| told(own) && own.card.published.apart(now.wall) < REPUBLISH)
             .unwrap_or_else(|| sign(&identity, &keys, addrs, aes, core, now.wall));

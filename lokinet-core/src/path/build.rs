@@ -145,7 +145,8 @@ impl Building {
         let hops = self.asked.len();
         let mut secrets = Vec::with_capacity(hops);
         for (i, asked) in self.asked.iter().enumerate() {
-            let (status, ciphertext, deeper) = build::open_reply(&asked.opening, (hops - i) as u8, &reply).ok_or((i, None))?;
+            let (status, ciphertext, deeper) =
+                build::open_reply(&asked.opening, (hops - i) as u8, &reply).ok_or((i, None))?;
             match status {
                 Status::Accepted => {}
                 // This hop speaks of the next one.

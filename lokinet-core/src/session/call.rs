@@ -150,9 +150,7 @@ impl Call {
         let margin = now.wall.plus(Duration::from_secs(30));
         while ready.paths.len() + step.join.len() < super::ROUTES {
             let usable = |lease: &&Lease| {
-                lease.until > margin
-                    && !ready.tried.contains(&lease.token)
-                    && !Shut::any(&self.shut, lease, now.mono)
+                lease.until > margin && !ready.tried.contains(&lease.token) && !Shut::any(&self.shut, lease, now.mono)
             };
             let Some(lease) = ready.leases.iter().find(usable).copied() else { break };
             ready.tried.push(lease.token);

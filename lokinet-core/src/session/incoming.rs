@@ -3,7 +3,9 @@
 //! `convo` open what arrives.
 
 use super::convo::{self, Convo, Route};
-use super::{Action, COLLECTING_MAX, CONVOS_MAX, HANDSHAKE_FRAGMENTS, Joining, Remote, Road, Sessions, answer, publish};
+use super::{
+    Action, COLLECTING_MAX, CONVOS_MAX, HANDSHAKE_FRAGMENTS, Joining, Remote, Road, Sessions, answer, publish,
+};
 use crate::path::{Arrived, PathKey};
 use crate::time::Time;
 use crate::wire::fragment::Fragment;

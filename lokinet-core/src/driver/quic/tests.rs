@@ -310,8 +310,7 @@ async fn a_relay_that_starts_again_says_that_it_forgot() {
         let (ticket, body) = b.end.asked().await;
         b.end.quic.answer(ticket, Some(body));
         assert!(a.end.replied().await.1.is_ok());
-        let (dying, seed, mut left, link) =
-            if dialler_dies { (a, 1, b, up_b.link) } else { (b, 2, a, up_a.link) };
+        let (dying, seed, mut left, link) = if dialler_dies { (a, 1, b, up_b.link) } else { (b, 2, a, up_a.link) };
         let _again = Life::at(dying.kill(), seed);
         let began = Instant::now();
         left.end.quic.request(link, Ticket(2), Bytes::from_static(b"are you there?"), PATIENCE);
