@@ -29,7 +29,7 @@ fn a_relay_that_is_back_is_a_hop_again_at_once() {
         let lost = failed(&world, 4) - before;
         let live = (1..=4).all(|n| world.report(&format!("client{n}")).paths.iter().any(|path| path.state == "live"));
         println!("seed {seed}: {lost} builds failed while six relays were restarted");
-        assert!(live && lost <= 2, "seed {seed}: {lost} builds failed over relays that were there");
+        assert!(live && lost <= 1, "seed {seed}: {lost} builds failed over relays that were there");
     }
 }
 
@@ -65,7 +65,7 @@ fn a_dead_guard_costs_few_builds() {
         println!("seed {seed}: {lost} builds failed after {first} and {second} had died");
         assert!(first_hop(&world).is_some_and(|third| third != first && third != second), "no path again");
         // Others may have wanted the dead as their middle or last hop.
-        assert!(lost <= 4, "seed {seed}: {lost} builds failed");
+        assert!(lost <= 3, "seed {seed}: {lost} builds failed");
     }
 }
 
@@ -98,6 +98,6 @@ fn a_client_is_not_told_again_what_it_knows() {
     world.run_for(SECOND * 1300);
     let told = world.report("client1").counter("directory bytes") - before;
     println!("told {told} bytes in two rounds");
-    assert!(told >= 2 * 60 * 8, "nobody was asked");
+    assert!(told >= 2 * 50 * 8, "nobody was asked");
     assert!(told <= 3 * 60 * 8, "{told} bytes in two rounds, of 82 kB of contacts each");
 }

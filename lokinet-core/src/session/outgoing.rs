@@ -148,7 +148,6 @@ impl Sessions {
             return convo.ask_where(road);
         }
         convo.rejoin_at = now + REJOIN_PAUSE;
-        let stale = convo.is_stale(now);
         let known: Vec<(Purpose, RelayId)> = joined.iter().filter_map(|key| road.paths.errand(*key)).collect();
         let margin = road.now.wall.plus(if missing { HAND_OVER } else { FRESH * 3 / 2 });
         let is_usable = |lease: &&Lease| {
@@ -161,7 +160,7 @@ impl Sessions {
         let mut usable: Vec<Lease> = convo.leases.iter().filter(is_usable).copied().collect();
         arrange(&mut usable, &mut self.chance, road);
         // One at a time, unless nothing works: then what is joined may lead over the same dead relay.
-        usable.truncate(if missing && !stale { ROUTES } else { 1 });
+        usable.truncate(if missing { ROUTES } else { 1 });
         for lease in &usable {
             convo.tried.push(lease.token);
             if let Some(key) = road.join(lease, None) {

@@ -22,8 +22,10 @@ use std::net::SocketAddr;
 pub const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// What the cryptography of a handshake costs at each end.
 const HANDSHAKE: Duration = Duration::from_millis(1);
-/// First wait before a packet that met a cut wire is sent again; doubles.
+/// First wait before a packet that met a cut wire or a dead host is sent again; doubles.
 const AGAIN: Duration = Duration::from_millis(300);
+/// First wait before a dial whose first flight was not answered sends it again; doubles (RFC 9002 §6.2.2).
+const FIRST_PROBE: Duration = Duration::from_secs(1);
 /// Bytes of a handshake flight (key shares of X25519MLKEM768).
 const FLIGHT: usize = 2400;
 
@@ -106,7 +108,7 @@ pub(super) enum Parcel {
 #[derive(Clone)]
 pub(super) enum Step {
     Call { attempt: u64, round: u32, tries: u32, to: usize },
-    Knock { attempt: u64, round: u32, to: usize },
+    Knock { attempt: u64, round: u32, tries: u32, to: usize },
     Turned { attempt: u64, round: u32 },
     Welcome { attempt: u64, round: u32, to: usize, life: u32 },
     Failed { host: usize, life: u32, dial: DialId },
@@ -206,7 +208,7 @@ impl World {
     pub(super) fn quic_step(&mut self, step: Step) {
         match step {
             Step::Call { attempt, round, tries, to } => self.call(attempt, round, tries, to),
-            Step::Knock { attempt, round, to } => self.knock(attempt, round, to),
+            Step::Knock { attempt, round, tries, to } => self.knock(attempt, round, tries, to),
             Step::Turned { attempt, round } => {
                 if self.quic.attempts.get(&attempt).is_some_and(|a| a.round == round) {
                     self.next_address(attempt);
@@ -269,7 +271,7 @@ impl World {
         let Some(attempt) = self.quic.attempts.get(&number).filter(|a| a.round == round) else { return };
         let wire = (attempt.host, to);
         match self.wires.carry(wire, FLIGHT, self.now, &mut self.rng) {
-            Some(takes) => self.step_at(self.now + takes, Step::Knock { attempt: number, round, to }),
+            Some(takes) => self.step_at(self.now + takes, Step::Knock { attempt: number, round, tries, to }),
             None => {
                 let again = self.now + AGAIN * (1 << tries.min(6));
                 self.step_at(again, Step::Call { attempt: number, round, tries: tries + 1, to });
@@ -278,10 +280,13 @@ impl World {
     }
 
     /// The first flight reaches the dialled host. A dead host, or one that does not listen, says nothing.
-    fn knock(&mut self, number: u64, round: u32, to: usize) {
+    fn knock(&mut self, number: u64, round: u32, tries: u32, to: usize) {
         let Some(attempt) = self.quic.attempts.get(&number).filter(|a| a.round == round) else { return };
         let (host, wanted) = (attempt.host, attempt.peer);
-        let Some(key) = self.hosts[to].key.filter(|_| self.hosts[to].machine.is_some()) else { return };
+        let Some(key) = self.hosts[to].key.filter(|_| self.hosts[to].machine.is_some()) else {
+            let again = self.now + FIRST_PROBE * (1 << tries.min(6));
+            return self.step_at(again, Step::Call { attempt: number, round, tries: tries + 1, to });
+        };
         let Some(back) = self.wires.carry((to, host), FLIGHT, self.now, &mut self.rng) else { return };
         let (at, life) = (self.now + back + HANDSHAKE, self.hosts[to].life);
         if key == wanted {
@@ -371,6 +376,11 @@ impl World {
             let reply = matches!(parcel, Parcel::Reply(..));
             let (from, to) = (self.hosts[wire.0].addr, self.hosts[wire.1].addr);
             self.eyes.bodies.push(Body { at: self.now, from, to, reply, bytes });
+        }
+        let waits = matches!(&parcel, Parcel::Request(ask) if self.quic.asks.contains_key(ask));
+        if waits && self.hosts[wire.1].machine.is_none() {
+            let again = self.now + AGAIN * (1 << tries.min(6));
+            return self.step_at(again, Step::Send { conn, to, parcel, tries: tries + 1 });
         }
         self.step_at(self.now + takes, Step::Parcel { conn, to, parcel });
         self.knock_on(conn, to, takes);

@@ -273,6 +273,7 @@ async fn a_client_that_moves_is_believed_after_a_while() {
 /// An endpoint with a runtime of its own, so that it can be killed: with that, everything it still wants to say is gone.
 struct Life {
     end: End,
+    inside: tokio::runtime::Handle,
     stop: tokio::sync::oneshot::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
@@ -284,13 +285,14 @@ impl Life {
             let _inside = runtime.enter();
             End::at(addr, Some(seed), tls::suites())
         };
+        let inside = runtime.handle().clone();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || drop(runtime.block_on(stopped)));
-        Life { end, stop, thread }
+        Life { end, inside, stop, thread }
     }
 
     fn kill(self) -> SocketAddr {
-        let Life { end, stop, thread } = self;
+        let Life { end, stop, thread, .. } = self;
         stop.send(()).unwrap();
         thread.join().unwrap();
         end.addr
@@ -303,7 +305,9 @@ async fn a_relay_that_starts_again_says_that_it_forgot() {
     let any = "127.0.0.1:0".parse().unwrap();
     for dialler_dies in [false, true] {
         let (mut a, mut b) = (Life::at(any, 1), Life::at(any, 2));
+        let inside = a.inside.enter();
         a.end.quic.dial(DialId(7), b.end.id, vec![b.end.addr], LinkKey::Identity);
+        drop(inside);
         let (up_a, up_b) = (a.end.up().await, b.end.up().await);
         // What comes after the handshake has come, the dialled side knows the dialler's reset, too.
         a.end.quic.request(up_a.link, Ticket(1), Bytes::from_static(b"hello"), PATIENCE);
