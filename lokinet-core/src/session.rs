@@ -149,6 +149,11 @@ impl Shut {
         }
     }
 
+    /// Whether it never leads anywhere again.
+    fn is_for_ever(&self) -> bool {
+        self.until == Time::from_nanos(u64::MAX)
+    }
+
     /// Whether a lease is among them.
     fn any(all: &[Shut], lease: &Lease, now: Time) -> bool {
         all.iter().any(|shut| shut.token == lease.token && now < shut.until)
@@ -309,13 +314,13 @@ impl Sessions {
         match self.joining.remove(&key) {
             Some(Joining::Call(address)) => {
                 if let Some(call) = self.calls.get_mut(&address) {
-                    call.shut.extend(shut);
+                    shut.into_iter().for_each(|shut| call.shut(shut));
                     call.path_ended(key);
                 }
             }
             Some(Joining::Convo(session)) => {
                 if let Some(convo) = self.convos.get_mut(&session) {
-                    convo.shut.extend(shut);
+                    shut.into_iter().for_each(|shut| convo.shut(shut, road.now.mono));
                 }
             }
             None if matches!(purpose, Purpose::Host(_)) => self.publishing.changed(road.now.mono),

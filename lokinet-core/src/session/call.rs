@@ -89,13 +89,23 @@ pub struct Call {
     /// Not before this is the introset looked up again.
     refresh_at: Time,
     /// Leases that led nowhere.
-    pub shut: Vec<Shut>,
+    shut: Vec<Shut>,
+    /// Whether one of the leases turned out to be of the past: then the introset is fetched anew before another is tried.
+    outdated: bool,
 }
 
 impl Call {
     /// A call that begins with a lookup.
     pub fn new(now: Time) -> Call {
-        Call { began: now, queued: VecDeque::new(), ready: None, refreshes: 0, refresh_at: now, shut: Vec::new() }
+        Call {
+            began: now,
+            queued: VecDeque::new(),
+            ready: None,
+            refreshes: 0,
+            refresh_at: now,
+            shut: Vec::new(),
+            outdated: false,
+        }
     }
 
     /// Keeps a packet for when the conversation is open; false when too many wait.
@@ -127,6 +137,7 @@ impl Call {
         let handshake = name_of(&introset);
         let leases = introset.leases;
         Shut::keep(&mut self.shut, &leases);
+        self.outdated = false;
         let paths = self.ready.take().map(|ready| ready.paths).unwrap_or_default();
         self.ready = Some(Ready { leases, calling, handshake, tried: Vec::new(), paths, repeats: 0, next: now.mono });
     }
@@ -148,7 +159,7 @@ impl Call {
             return step;
         }
         let margin = now.wall.plus(Duration::from_secs(30));
-        while ready.paths.len() + step.join.len() < super::ROUTES {
+        while ready.paths.len() + step.join.len() < super::ROUTES && !self.outdated {
             let usable = |lease: &&Lease| {
                 lease.until > margin && !ready.tried.contains(&lease.token) && !Shut::any(&self.shut, lease, now.mono)
             };
@@ -198,6 +209,12 @@ impl Call {
         if let Some(ready) = &mut self.ready {
             ready.next = Time::default();
         }
+    }
+
+    /// A lease led nowhere.
+    pub fn shut(&mut self, shut: Shut) {
+        self.outdated |= shut.is_for_ever();
+        self.shut.push(shut);
     }
 
     /// A path of this call is live.

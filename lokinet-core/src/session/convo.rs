@@ -72,7 +72,9 @@ pub struct Convo {
     /// Leases tried since the list was last refreshed.
     pub tried: Vec<[u8; TOKEN]>,
     /// Leases that led nowhere.
-    pub shut: Vec<Shut>,
+    shut: Vec<Shut>,
+    /// Until then, or until there are new ones, no lease is tried: one of them turned out to be of the past.
+    outdated: Time,
     /// Not before this may another path be joined.
     pub rejoin_at: Time,
     born: Time,
@@ -116,6 +118,7 @@ impl Convo {
             asked: false,
             tried: Vec::new(),
             shut: Vec::new(),
+            outdated: Time::default(),
             rejoin_at: now,
             born: now,
             used: now,
@@ -325,6 +328,9 @@ impl Convo {
     /// The service's leases anew: those tried in vain may be tried again, and news at once.
     pub fn refreshed(&mut self, leases: Vec<Lease>, now: Time) {
         let news = leases.iter().any(|lease| !self.leases.iter().any(|old| old.token == lease.token));
+        if news {
+            self.outdated = now;
+        }
         if news || core::mem::take(&mut self.asked) {
             self.rejoin_at = now;
             self.look = now;
@@ -337,7 +343,15 @@ impl Convo {
 
     /// Whether a lease is worth a path: not tried already, and not known to lead nowhere.
     pub fn is_open(&self, lease: &Lease, now: Time) -> bool {
-        !self.tried.contains(&lease.token) && !Shut::any(&self.shut, lease, now)
+        now >= self.outdated && !self.tried.contains(&lease.token) && !Shut::any(&self.shut, lease, now)
+    }
+
+    /// A lease led nowhere. When its pivot has forgotten it, the others are as old, and news is better waited for.
+    pub fn shut(&mut self, shut: Shut, now: Time) {
+        if shut.is_for_ever() {
+            self.outdated = now + STALE;
+        }
+        self.shut.push(shut);
     }
 
     /// Whether the leases have grown old: the paths behind them come and go.

@@ -69,7 +69,12 @@ impl Door {
     }
 
     fn seal(&mut self, header: &Header) -> (Bytes, Opening) {
-        let (mut body, opening) = build::seal_record(&self.onion, header, &[0; RIDER], &mut self.chance).unwrap();
+        let mut body = vec![0; RIDER];
+        if header.depth > 1 {
+            let deeper = self.header();
+            body = build::seal_record(&self.onion, &deeper, &body, &mut self.chance).unwrap().0;
+        }
+        let (mut body, opening) = build::seal_record(&self.onion, header, &body, &mut self.chance).unwrap();
         build::pad(&mut body, BUILD, &mut self.chance);
         (body.into(), opening)
     }
