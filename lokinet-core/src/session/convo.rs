@@ -366,6 +366,11 @@ impl Convo {
         }
     }
 
+    /// Whether the service was asked where it can be met and has not answered; it is not waited for any longer.
+    pub fn stop_asking(&mut self) -> bool {
+        core::mem::take(&mut self.asked)
+    }
+
     /// Whether to ask for the leases anew before one is used; once, and then they must do.
     pub fn ask_anew(&mut self, now: Time) -> bool {
         self.is_stale(now) && !core::mem::replace(&mut self.asked, true)

@@ -139,7 +139,9 @@ impl Sessions {
         let joined: Vec<PathKey> = joined.map(|(key, _)| *key).collect();
         let under_way = joined.iter().filter(|key| road.paths.live(**key).is_none()).count();
         // While nothing comes by any route, what is being built may be as dead as what was.
-        if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || now < convo.rejoin_at {
+        // An answer that would have to come by a route that fell silent is not waited for.
+        let waits = now < convo.rejoin_at && !(missing && convo.stop_asking());
+        if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || waits {
             return;
         }
         if !missing && convo.ask_anew(now) {
