@@ -105,7 +105,10 @@ impl Sessions {
             // Silent, and published under another key: the service lives again and does not know us.
             self.calls.entry(address).or_insert_with(|| Call::new(now));
         }
-        convo.refreshed(introset.leases.clone(), now);
+        // What the service itself said of late is newer than what its keepers have.
+        if convo.is_stale(now) || convo.is_missing(now) {
+            convo.refreshed(introset.leases.clone(), now);
+        }
         self.soonest = self.soonest.min(convo.next_wake());
     }
 
