@@ -1,0 +1,17 @@
+//! What Session's clients and nodes speak: storage, swarms, push, onion requests and files, with QUIC at both ends.
+//!
+//! As in `lokinet-core`, the hard part is a machine that is told what happened and what time it is, and answers with
+//! what to do: [`node`]. It keeps its messages in SQLite ([`store`]), in a file in life and in memory in a simulated
+//! swarm. Floors look down only; each line below may use what stands under it:
+//!
+//! ```text
+//! 4  serve | client   sockets: HTTPS, QUIC, the node list; a client's connections          the floor that acts
+//! 3  node             the machine: calls in, answers, questions to peers and pushes out    wiring only
+//! 2  rpc | push | transfer | onion    what a call does | who is told | what moves house | layers of a request
+//! 1  store | swarm | account          what is kept | who keeps it | who may
+//! 0  value, bt, frame                 every byte
+//! ```
+
+pub mod bt;
+pub mod node;
+pub mod value;
