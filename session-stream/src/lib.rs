@@ -14,4 +14,5 @@
 
 pub mod bt;
 pub mod node;
+pub mod swarm;
 pub mod value;
