@@ -12,6 +12,10 @@
 //! 0  value, bt, frame                 every byte
 //! ```
 
+pub mod account;
 pub mod bt;
 pub mod node;
+pub mod rpc;
+pub mod store;
+pub mod swarm;
 pub mod value;
