@@ -12,6 +12,7 @@
 //! 0  value, bt, frame                 every byte
 //! ```
 
+pub mod account;
 pub mod bt;
 pub mod node;
 pub mod swarm;
