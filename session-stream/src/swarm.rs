@@ -1,8 +1,11 @@
 //! Who keeps which account: the registry's nodes, their swarms, and our place among them. Neighbours: `rpc` (sends a
 //! caller to the right swarm), `push` and `transfer` (act when the swarms change), `node` (hands the lists in).
 //!
-//! [`list`] reads what the registry says, [`map`] finds an account's swarm, [`Swarms`] holds the newest list and answers.
+//! [`list`] reads what the registry says, [`map`] finds an account's swarm, [`change`] is what two lists differ in,
+//! [`Swarms`] holds the newest list and answers. [`assign`] is the registry's part, for private networks.
 
+pub mod assign;
+pub mod change;
 pub mod list;
 pub mod map;
 
@@ -10,8 +13,9 @@ use std::sync::LazyLock;
 
 use data_encoding::{Encoding, HEXLOWER, Specification};
 
+pub use change::{Change, Ours};
 pub use list::{BadList, Node, NodeKey};
-pub use map::SwarmId;
+pub use map::{Span, SwarmId};
 
 use crate::value::Value;
 use list::List;
@@ -29,24 +33,32 @@ pub struct Swarms {
     list: List,
     /// Sorted.
     swarms: Vec<SwarmId>,
+    /// The list and the swarms before somebody last changed places.
+    before: (List, Vec<SwarmId>),
 }
 
 impl Swarms {
     /// Before the first list: no swarm is known, so none is ours.
     pub fn new(me: NodeKey) -> Swarms {
-        Swarms { me, list: List::default(), swarms: Vec::new() }
+        Swarms { me, list: List::default(), swarms: Vec::new(), before: Default::default() }
     }
 
-    /// Takes the registry's newest list, JSON as it came, in the place of the last one; whether it was new. A list of an
-    /// older block, as a registry that starts over gives, is taken like any other.
+    /// Takes the registry's newest list, JSON as it came, in the place of the last one; what it changes, or nothing when
+    /// it says so itself. A list of an older block, as a registry that starts over gives, is taken like any other.
     ///
     /// # Errors
     /// What is wrong with it; the last one then stays.
-    pub fn take(&mut self, json: &[u8]) -> Result<bool, BadList> {
-        let Some(list) = List::read(json)? else { return Ok(false) };
-        self.swarms = list.swarms();
-        self.list = list;
-        Ok(true)
+    pub fn take(&mut self, json: &[u8]) -> Result<Option<Change>, BadList> {
+        let Some(list) = List::read(json)? else { return Ok(None) };
+        let change = Change::between(&self.list, &list, &self.me);
+        let (swarms, last) = (list.swarms(), std::mem::replace(&mut self.list, list));
+        let moved =
+            last.nodes.iter().any(|(key, node)| self.list.swarm_of(key).unwrap_or(SwarmId::UNASSIGNED) != node.swarm);
+        let last_swarms = std::mem::replace(&mut self.swarms, swarms);
+        if moved {
+            self.before = (last, last_swarms);
+        }
+        Ok(Some(change))
     }
 
     /// Our own key.
@@ -61,12 +73,23 @@ impl Swarms {
 
     /// Our swarm; none while we are in none.
     pub fn mine(&self) -> Option<SwarmId> {
-        self.list.nodes.get(&self.me).map(|node| node.swarm).filter(|swarm| *swarm != SwarmId::UNASSIGNED)
+        self.list.swarm_of(&self.me)
     }
 
     /// Whether the account is kept by our swarm.
     pub fn keeps(&self, account: &[u8; 33]) -> bool {
         self.mine().is_some_and(|mine| self.swarm_of(account) == Some(mine))
+    }
+
+    /// Whether the account was kept by this node's swarm before somebody last changed places.
+    pub fn kept_before(&self, node: &NodeKey, account: &[u8; 33]) -> bool {
+        let (list, swarms) = &self.before;
+        list.swarm_of(node).is_some_and(|swarm| map::nearest(swarms, map::place(account)) == Some(swarm))
+    }
+
+    /// The part of the circle that a swarm keeps; none when there is no such swarm.
+    pub fn span(&self, swarm: SwarmId) -> Option<Span> {
+        Span::of(&self.swarms, swarm)
     }
 
     /// Who is in a swarm, by key; we too, if it is ours.
@@ -181,8 +204,20 @@ mod tests {
         let mut swarms = Swarms::new(NodeKey([1; 32]));
         swarms.take(&list(&[(1, 100)])).unwrap();
         assert!(swarms.take(&list(&[(2, 200), (2, 200)])).is_err());
-        assert_eq!(swarms.take(br#"{"unchanged":true}"#), Ok(false));
+        assert_eq!(swarms.take(br#"{"unchanged":true}"#), Ok(None));
         assert_eq!(swarms.mine(), Some(SwarmId(100)));
+    }
+
+    #[test]
+    fn who_kept_an_account_before_is_known() {
+        let mut swarms = Swarms::new(NodeKey([1; 32]));
+        swarms.take(&list(&[(1, 100), (2, 200)])).unwrap();
+        assert!(!swarms.kept_before(&NodeKey([2; 32]), &account(200)), "that is now, not before");
+        swarms.take(&list(&[(1, 100), (2, 100)])).unwrap();
+        swarms.take(&list(&[(1, 100), (2, 100), (3, 100)])).unwrap();
+        assert!(swarms.kept_before(&NodeKey([2; 32]), &account(200)), "a newcomer moves nobody");
+        assert!(!swarms.kept_before(&NodeKey([2; 32]), &account(100)));
+        assert!(!swarms.kept_before(&NodeKey([3; 32]), &account(200)));
     }
 
     #[test]
