@@ -19,10 +19,10 @@ use crate::account::Network;
 use crate::bt;
 use crate::rpc::limit::Limiter;
 use crate::rpc::{Call, Desk, Reply, Said, info};
-use crate::store::{self, Store};
+use crate::store::{self, Message, Store};
 use crate::swarm::Swarms;
 use crate::value::{Form, Value};
-use calls::{CallId, Calls, Then};
+use calls::{CallId, Calls, Progress, Then, Whole};
 use fan_out::FanOut;
 use io::{Body, Input, NodeKey, Now, Origin, Output, Ticket};
 
@@ -226,22 +226,52 @@ impl Node {
             }
             Call::Info => info::info(&self.desk(now, false)),
             Call::Swarm(account) => info::whose(&account, &self.desk(now, false)),
-            Call::Registry(_) | Call::Nodes | Call::Batch(_) | Call::Sequence(_) | Call::Branch(_) => {
-                Reply::text(400, "not yet")
+            Call::Registry(asked) => asked.answer(&self.desk(now, false)),
+            Call::Nodes => info::nodes(&self.desk(now, false)),
+            Call::Batch(calls) => {
+                let whole = self.calls.wait(then, Whole::batch(calls.len()));
+                for (place, call) in calls.into_iter().enumerate() {
+                    self.begin(call, Then::Part { whole, place }, now);
+                }
+                return;
             }
+            Call::Sequence(calls) => {
+                let mut calls = calls.into_iter();
+                let Some(first) = calls.next() else { return };
+                let whole = self.calls.wait(then, Whole::Sequence { rest: calls, replies: Vec::new() });
+                return self.begin(first, Then::Part { whole, place: 0 }, now);
+            }
+            Call::Branch(branch) => match branch.decide(&self.desk(now, false)) {
+                (said, None) => Reply::dict(said),
+                (said, Some(call)) => {
+                    let whole = self.calls.wait(then, Whole::Branch { said });
+                    return self.begin(call, Then::Part { whole, place: 0 }, now);
+                }
+            },
         };
         self.settle(then, reply, now);
     }
 
     /// Gives a call's reply to whom it is for.
-    fn settle(&mut self, then: Then, reply: Reply, _now: Now) {
+    fn settle(&mut self, then: Then, reply: Reply, now: Now) {
         match then {
             Then::Answer { ticket, form, weight } => {
                 self.calls.release(weight);
                 self.answer(ticket, form, reply);
             }
+            Then::Part { whole, place } => match self.calls.part(whole, place, reply) {
+                Progress::Waiting => {}
+                Progress::Next(call) => self.begin(call, Then::Part { whole, place: place + 1 }, now),
+                Progress::Done(then, reply) => self.settle(then, reply, now),
+            },
         }
     }
+
+    /// A message is new here.
+    fn stored(&mut self, _message: &Message, _now: Now) {}
+
+    /// A member did not hear of what it is to do: the body of a `storage_cc`.
+    fn missed(&mut self, _member: NodeKey, _body: &Bytes, _now: Now) {}
 
     /// Whether the account's mailbox is here, and what to say if it is not.
     fn at_home(&mut self, account: &crate::account::Account, now: Now) -> Result<(), Reply> {

@@ -7,10 +7,13 @@
 //! each holds the methods that belong together, [`limit`] says who calls too often.
 
 pub mod batch;
+pub mod delete;
+pub mod expire;
 pub mod fields;
 pub mod info;
 pub mod limit;
 pub mod retrieve;
+pub mod revoke;
 pub mod store;
 
 use std::collections::BTreeMap;
@@ -18,7 +21,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ed25519_dalek::{Signer, SigningKey};
 
-use crate::account::{Access, Account, Network, Proof};
+use crate::account::{Access, Account, Namespace, Network, Proof, Scope};
 use crate::store::{Error, Message, Store};
 use crate::swarm::Swarms;
 use crate::value::{Form, Value};
@@ -90,6 +93,14 @@ pub struct Done {
     pub stored: Option<Message>,
 }
 
+impl Done {
+    /// This member says so; what is nothing is not said.
+    fn saying<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Done {
+        let said = entries.into_iter().filter(|(_, value)| *value != Value::Null);
+        Done { entry: said.map(|(name, value)| (name.to_owned(), value)).collect(), ..Done::default() }
+    }
+}
+
 /// A call that looks into a mailbox.
 pub trait Here: Send {
     /// Whose mailbox.
@@ -151,6 +162,12 @@ impl Call {
         }
     }
 
+    /// Whether there is a method of that name.
+    pub fn is_known(method: &str) -> bool {
+        let nothing = Value::Dict(BTreeMap::new());
+        Fields::new(&nothing, Form::Bt, Network::Main).is_some_and(|fields| Call::known(method, &fields).is_some())
+    }
+
     /// The call of that name; nothing when there is none.
     pub(crate) fn known(method: &str, fields: &Fields<'_>) -> Option<Result<Call, fields::Bad>> {
         fn everywhere<T: Everywhere + 'static>(call: Result<T, fields::Bad>) -> Result<Call, fields::Bad> {
@@ -162,6 +179,20 @@ impl Call {
         Some(match method {
             "store" => everywhere(store::Put::read(fields)),
             "retrieve" => here(retrieve::Retrieve::read(fields)),
+            "get_expiries" => here(retrieve::Expiries::read(fields)),
+            "delete" => everywhere(delete::Delete::read(fields)),
+            "delete_all" => everywhere(delete::Clear::all(fields)),
+            "delete_before" => everywhere(delete::Clear::before(fields)),
+            "expire" => everywhere(expire::Expire::read(fields)),
+            "expire_all" => everywhere(expire::ExpireAll::read(fields)),
+            "revoke_subaccount" => everywhere(revoke::Tokens::revoke(fields)),
+            "unrevoke_subaccount" => everywhere(revoke::Tokens::unrevoke(fields)),
+            "revoked_subaccounts" => here(revoke::Revoked::read(fields)),
+            "batch" => batch::calls(fields).map(Call::Batch),
+            "sequence" => batch::calls(fields).map(Call::Sequence),
+            "ifelse" => batch::Branch::read(fields).map(|branch| Call::Branch(Box::new(branch))),
+            "oxend_request" => info::Registry::read(fields).map(Call::Registry),
+            "active_nodes_bin" => Ok(Call::Nodes),
             "info" => Ok(Call::Info),
             "get_swarm" | "get_snodes_for_pubkey" => info::swarm(fields).map(Call::Swarm),
             _ => return None,
@@ -199,8 +230,26 @@ impl Desk<'_> {
     }
 
     /// Our signature over what we did.
-    fn receipt(&self, parts: &[&[u8]]) -> Value {
-        Value::Bytes(self.key.sign(&parts.concat()).to_bytes().to_vec())
+    fn receipt(&self, done: &[u8]) -> Value {
+        Value::Bytes(self.key.sign(done).to_bytes().to_vec())
+    }
+
+    /// What is said of messages that a sweeping call met, sorted by hash: a list of a box's, else a list for each box.
+    /// The receipt is over `subject` and all hashes.
+    fn affected(&self, name: &str, scope: Scope, met: Vec<(Namespace, String)>, subject: &str) -> Done {
+        let hashes: String = met.iter().map(|(_, hash)| hash.as_str()).collect();
+        let receipt = self.receipt([subject, &hashes].concat().as_bytes());
+        let met = match scope {
+            Scope::One(_) => Value::List(met.into_iter().map(|(_, hash)| hash.into()).collect()),
+            Scope::All => {
+                let mut boxes = BTreeMap::<String, Vec<Value>>::new();
+                for (namespace, hash) in met {
+                    boxes.entry(namespace.0.to_string()).or_default().push(hash.into());
+                }
+                Value::dict(boxes.into_iter().map(|(namespace, hashes)| (namespace, Value::List(hashes))))
+            }
+        };
+        Done::saying([(name, met), ("signature", receipt)])
     }
 
     /// What most answers end with: our time and the network's hard fork.
@@ -209,9 +258,14 @@ impl Desk<'_> {
         [("t", self.now.into()), ("hf", Value::List(vec![hard.into(), soft.into()]))]
     }
 
+    /// An answer of these entries and the common ones.
+    pub fn with_common(&self, said: impl IntoIterator<Item = (&'static str, Value)>) -> BTreeMap<String, Value> {
+        said.into_iter().chain(self.common()).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// What who asks the wrong swarm is told: the right one.
     pub fn misdirected(&self, account: &Account) -> Reply {
-        let body = Value::dict(self.swarms.described(&account.0).into_iter().chain(self.common()));
-        Reply { status: 421, body: Said::Dict(body) }
+        let body = self.with_common(self.swarms.described(&account.0));
+        Reply { status: 421, body: Said::Dict(Value::Dict(body)) }
     }
 }

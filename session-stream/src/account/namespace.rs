@@ -1,6 +1,8 @@
 //! Namespaces: an account's mailbox has 65,536 boxes, and a box's number says who may put in and who may look.
 //! Neighbours: `auth` (verifies what a rule asks for), `rpc` (asks for the rules).
 
+use crate::value::Value;
+
 /// A box of the mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Namespace(pub i16);
@@ -52,6 +54,14 @@ impl Scope {
         match self {
             Scope::One(namespace) => namespace.signed(),
             Scope::All => "all".to_owned(),
+        }
+    }
+
+    /// As it stands among a call's parameters.
+    pub fn carried(self) -> Value {
+        match self {
+            Scope::One(namespace) => namespace.0.into(),
+            Scope::All => "all".into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 
 use super::Node;
-use super::calls::{CallId, Then};
+use super::calls::{CallId, Then, Whole};
 use super::io::{AskError, NodeKey, Now, Output, Ticket};
 use crate::bt;
 use crate::rpc::{Done, Everywhere, Reply, Said};
@@ -31,6 +31,7 @@ pub struct FanOut {
 
 /// One call, asked of every member.
 struct Round {
+    asked: Bytes,
     waiting: BTreeSet<Ticket>,
     until: Duration,
     held: usize,
@@ -53,11 +54,12 @@ impl Node {
             return self.settle(then, reply, now);
         }
         // The others first: what is slow is under way while we write.
-        let waiting = self.ask_others(call);
+        let (asked, waiting) = self.ask_others(call);
         let (done, _) = self.do_here(call, now, false);
         let said = done.top.into_iter();
         let common = self.desk(now, false).common().map(|(name, value)| (name.to_owned(), value));
         let mut round = Round {
+            asked,
             waiting: waiting.iter().map(|(ticket, _)| *ticket).collect(),
             until: now.mono + PATIENCE,
             held: 0,
@@ -69,16 +71,16 @@ impl Node {
         if waiting.is_empty() {
             return self.settle(then, round.reply(), now);
         }
-        let id = self.calls.wait(then);
+        let id = self.calls.wait(then, Whole::Members);
         self.begun.insert(id);
         self.fan_out.asked.extend(waiting.into_iter().map(|(ticket, peer)| (ticket, (id, peer))));
         self.fan_out.rounds.insert(id, round);
     }
 
-    fn ask_others(&mut self, call: &dyn Everywhere) -> Vec<(Ticket, NodeKey)> {
+    fn ask_others(&mut self, call: &dyn Everywhere) -> (Bytes, Vec<(Ticket, NodeKey)>) {
         let others: Vec<NodeKey> = self.swarms.others().map(|node| node.key).collect();
         if others.is_empty() {
-            return Vec::new();
+            return (Bytes::new(), Vec::new());
         }
         let parts = vec![call.method().into(), Value::Bytes(bt::write(&call.carried()))];
         let body = Bytes::from(bt::write(&Value::List(parts)));
@@ -88,13 +90,19 @@ impl Node {
             self.out.push(Output::Ask { ticket, peer, method: "storage_cc", body: body.clone(), patience: PATIENCE });
             (ticket, peer)
         };
-        others.into_iter().map(ask).collect()
+        let asked = others.into_iter().map(ask).collect();
+        (body, asked)
     }
 
     /// Does a call at this member; what it says of it, and whether it failed.
     pub(super) fn do_here(&mut self, call: &dyn Everywhere, now: Now, forwarded: bool) -> (Done, bool) {
         match call.run(&mut self.desk(now, forwarded)) {
-            Ok(done) => (done, false),
+            Ok(done) => {
+                if let Some(message) = &done.stored {
+                    self.stored(message, now);
+                }
+                (done, false)
+            }
             Err(error) => {
                 let said =
                     [("failed", true.into()), ("query_failure", true.into()), ("reason", error.to_string().into())];
@@ -109,12 +117,17 @@ impl Node {
         let Some((id, peer)) = self.fan_out.asked.remove(&ticket) else { return };
         let Some(round) = self.fan_out.rounds.get_mut(&id) else { return };
         round.waiting.remove(&ticket);
+        let missed = matches!(reply, Err(AskError::Timeout | AskError::Unreachable)).then(|| round.asked.clone());
         let room = HELD_MAX - self.fan_out.held;
         let (entry, bytes) = entry(reply, room);
         self.fan_out.held += bytes;
         round.held += bytes;
         round.members.insert(name(&peer), entry);
-        if round.waiting.is_empty() {
+        let over = round.waiting.is_empty();
+        if let Some(asked) = missed {
+            self.missed(peer, &asked, now);
+        }
+        if over {
             self.finish(id, now);
         }
     }

@@ -81,8 +81,7 @@ impl Here for Retrieve {
             Reply::text(500, format!("Internal Server Error. Could not retrieve messages for {whose}"))
         })?;
         let messages = messages.into_iter().map(described).collect();
-        let said = [("messages", Value::List(messages)), ("more", more.into())];
-        Ok(said.into_iter().chain(desk.common()).map(|(name, value)| (name.to_owned(), value)).collect())
+        Ok(desk.with_common([("messages", Value::List(messages)), ("more", more.into())]))
     }
 }
 
@@ -131,7 +130,12 @@ impl Expiries {
         let account = fields.account()?;
         let proof = fields.proof(&account)?;
         let timestamp = required("timestamp", fields.time("timestamp")?)?;
-        Ok(Expiries { account, hashes: fields.hashes()?, proof, timestamp })
+        let hashes = required("messages", fields.strings("messages")?)?;
+        if hashes.is_empty() {
+            return Err("messages does not contain any message hashes".into());
+        }
+        let hashes = hashes.into_iter().map(|hash| String::from_utf8_lossy(hash).into_owned()).collect();
+        Ok(Expiries { account, hashes, proof, timestamp })
     }
 }
 

@@ -141,7 +141,7 @@ impl Everywhere for Put {
         let stored = desk.store.put(&message, desk.now)?;
         let mut done = Done::default();
         let mut say = |name: &str, value| done.entry.insert(name.to_owned(), value);
-        say("signature", desk.receipt(&[hash.as_bytes()]));
+        say("signature", desk.receipt(hash.as_bytes()));
         say("hash", hash.clone().into());
         match stored {
             Stored::New => say("expiry", self.expiry.into()),
