@@ -9,6 +9,7 @@ pub mod change;
 pub mod list;
 pub mod map;
 
+use std::collections::VecDeque;
 use std::sync::LazyLock;
 
 use data_encoding::{Encoding, HEXLOWER, Specification};
@@ -27,20 +28,23 @@ static BASE32Z: LazyLock<Encoding> = LazyLock::new(|| {
     specification.encoding().expect("32 different symbols make an encoding")
 });
 
+/// Past lists that are remembered: who kept an account then may still tell of it.
+const BEFORE_MAX: usize = 8;
+
 /// The newest good list, and where we stand in it.
 pub struct Swarms {
     me: NodeKey,
     list: List,
     /// Sorted.
     swarms: Vec<SwarmId>,
-    /// The list and the swarms before somebody last changed places.
-    before: (List, Vec<SwarmId>),
+    /// The lists and swarms there were before somebody changed places, the newest last.
+    before: VecDeque<(List, Vec<SwarmId>)>,
 }
 
 impl Swarms {
     /// Before the first list: no swarm is known, so none is ours.
     pub fn new(me: NodeKey) -> Swarms {
-        Swarms { me, list: List::default(), swarms: Vec::new(), before: Default::default() }
+        Swarms { me, list: List::default(), swarms: Vec::new(), before: VecDeque::new() }
     }
 
     /// Takes the registry's newest list, JSON as it came, in the place of the last one; what it changes, or nothing when
@@ -56,7 +60,10 @@ impl Swarms {
             last.nodes.iter().any(|(key, node)| self.list.swarm_of(key).unwrap_or(SwarmId::UNASSIGNED) != node.swarm);
         let last_swarms = std::mem::replace(&mut self.swarms, swarms);
         if moved {
-            self.before = (last, last_swarms);
+            if self.before.len() == BEFORE_MAX {
+                self.before.pop_front();
+            }
+            self.before.push_back((last, last_swarms));
         }
         Ok(Some(change))
     }
@@ -81,10 +88,11 @@ impl Swarms {
         self.mine().is_some_and(|mine| self.swarm_of(account) == Some(mine))
     }
 
-    /// Whether the account was kept by this node's swarm before somebody last changed places.
+    /// Whether the account was kept by this node's swarm before somebody changed places, not too long ago.
     pub fn kept_before(&self, node: &NodeKey, account: &[u8; 33]) -> bool {
-        let (list, swarms) = &self.before;
-        list.swarm_of(node).is_some_and(|swarm| map::nearest(swarms, map::place(account)) == Some(swarm))
+        self.before.iter().any(|(list, swarms)| {
+            list.swarm_of(node).is_some_and(|swarm| map::nearest(swarms, map::place(account)) == Some(swarm))
+        })
     }
 
     /// The part of the circle that a swarm keeps; none when there is no such swarm.
