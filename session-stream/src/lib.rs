@@ -15,6 +15,7 @@
 pub mod account;
 pub mod bt;
 pub mod node;
+pub mod push;
 pub mod rpc;
 pub mod store;
 pub mod swarm;
