@@ -15,5 +15,7 @@
 pub mod account;
 pub mod bt;
 pub mod node;
+pub mod rpc;
+pub mod store;
 pub mod swarm;
 pub mod value;
