@@ -18,4 +18,5 @@ pub mod node;
 pub mod rpc;
 pub mod store;
 pub mod swarm;
+pub mod transfer;
 pub mod value;
