@@ -13,5 +13,7 @@
 //! ```
 
 pub mod bt;
+pub mod frame;
 pub mod node;
+pub mod onion;
 pub mod value;
