@@ -16,4 +16,5 @@ pub mod bt;
 pub mod frame;
 pub mod node;
 pub mod onion;
+pub mod quic;
 pub mod value;
