@@ -5,20 +5,32 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use crate::value::{DEPTH_MAX, Malformed, Value};
+use crate::value::{Budget, DEPTH_MAX, ELEMENTS_MAX, Malformed, Value};
+
+/// Values in what other nodes send: a swarm's biggest mailbox, cleared.
+pub const PEER_ELEMENTS_MAX: usize = 1 << 18;
 
 /// Reads exactly one value.
 ///
 /// # Errors
-/// Not canonical bt, or deeper than [`DEPTH_MAX`], or bytes behind the value.
+/// Not canonical bt, or deeper than [`DEPTH_MAX`], or of more than [`ELEMENTS_MAX`] values, or bytes behind the value.
 pub fn read(bytes: &[u8]) -> Result<Value, Malformed> {
+    read_of(bytes, ELEMENTS_MAX)
+}
+
+/// Reads exactly one value made of at most so many.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_of(bytes: &[u8], elements: usize) -> Result<Value, Malformed> {
     let mut rest = bytes;
-    let value = take(&mut rest, DEPTH_MAX)?;
+    let value = take(&mut rest, DEPTH_MAX, &mut Budget(elements))?;
     if rest.is_empty() { Ok(value) } else { Err(Malformed) }
 }
 
 /// Takes one value off the front of `rest`.
-fn take(rest: &mut &[u8], depth: usize) -> Result<Value, Malformed> {
+fn take(rest: &mut &[u8], depth: usize, budget: &mut Budget) -> Result<Value, Malformed> {
+    budget.spend(rest.first() == Some(&b'd'))?;
     match rest.first() {
         Some(b'i') => {
             let digits = upto(rest, b'e')?.strip_prefix(b"i").ok_or(Malformed)?;
@@ -29,7 +41,7 @@ fn take(rest: &mut &[u8], depth: usize) -> Result<Value, Malformed> {
             *rest = &rest[1..];
             let mut list = Vec::new();
             while !ended(rest) {
-                list.push(take(rest, deeper)?);
+                list.push(take(rest, deeper, budget)?);
             }
             Ok(Value::List(list))
         }
@@ -42,7 +54,7 @@ fn take(rest: &mut &[u8], depth: usize) -> Result<Value, Malformed> {
                 if dict.last_key_value().is_some_and(|(last, _): (&String, _)| last.as_str() >= key) {
                     return Err(Malformed);
                 }
-                dict.insert(key.to_owned(), take(rest, deeper)?);
+                dict.insert(key.to_owned(), take(rest, deeper, budget)?);
             }
             Ok(Value::Dict(dict))
         }
@@ -185,6 +197,16 @@ mod tests {
         let nested = |levels: usize| [vec![b'l'; levels], vec![b'e'; levels]].concat();
         assert!(read(&nested(DEPTH_MAX)).is_ok());
         assert_eq!(read(&nested(DEPTH_MAX + 1)), Err(Malformed));
+    }
+
+    #[test]
+    fn a_tree_of_too_many_values_is_not_grown() {
+        let list = |elements: usize| [b"l".to_vec(), b"le".repeat(elements), b"e".to_vec()].concat();
+        assert!(read(&list(ELEMENTS_MAX - 1)).is_ok());
+        assert_eq!(read(&list(ELEMENTS_MAX)), Err(Malformed));
+        assert!(read_of(&list(ELEMENTS_MAX), PEER_ELEMENTS_MAX).is_ok());
+        let dicts = [b"l".to_vec(), b"d1:ai1ee".repeat(ELEMENTS_MAX / 8), b"e".to_vec()].concat();
+        assert_eq!(read(&dicts), Err(Malformed), "a dictionary weighs more than it is long");
     }
 
     fn values() -> impl Strategy<Value = Value> {

@@ -1,4 +1,311 @@
 //! The machine: one storage node, told what happened and what time it is, answering with what to do. Neighbours: `rpc`,
 //! `push`, `transfer` and `onion` (what it wires together), `serve` (which does what it says with real sockets).
+//!
+//! [`Node::handle`] takes in any number of inputs, [`Node::commit`] puts what they changed on disk and gives out what is
+//! to be done: nothing is said before it is kept. [`calls`] holds the calls that wait for others, [`fan_out`] asks the
+//! swarm's other members.
 
+mod calls;
+mod fan_out;
 pub mod io;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
+use crate::account::Network;
+use crate::bt;
+use crate::rpc::limit::Limiter;
+use crate::rpc::{Call, Desk, Reply, Said, info};
+use crate::store::{self, Message, Store};
+use crate::swarm::Swarms;
+use crate::value::{Form, Value};
+use calls::{CallId, Calls, Progress, Then, Whole};
+use fan_out::FanOut;
+use io::{Body, Input, NodeKey, Now, Origin, Output, Ticket};
+
+/// How often what has expired is swept away.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// How soon a sweep goes on that has not come to its end.
+const SWEEP_ON: Duration = Duration::from_millis(100);
+
+/// What a node is given at its start.
+pub struct Config {
+    /// Its Ed25519 key: its name among nodes, and what it signs receipts with.
+    pub key: SigningKey,
+    /// Whose accounts it keeps.
+    pub network: Network,
+}
+
+/// A storage node.
+pub struct Node {
+    key: SigningKey,
+    network: Network,
+    store: Store,
+    swarms: Swarms,
+    limiter: Limiter,
+    calls: Calls,
+    fan_out: FanOut,
+    /// Calls begun since the last commit: what they did is lost if it fails.
+    begun: BTreeSet<CallId>,
+    out: Vec<Output>,
+    sweep_at: Duration,
+}
+
+impl Node {
+    /// A node with its key and its store; it keeps nothing before it has seen a list of nodes.
+    pub fn new(config: Config, store: Store, now: Now) -> Node {
+        let Config { key, network } = config;
+        let swarms = Swarms::new(NodeKey(key.verifying_key().to_bytes()));
+        Node {
+            key,
+            network,
+            store,
+            swarms,
+            limiter: Limiter::default(),
+            calls: Calls::default(),
+            fan_out: FanOut::default(),
+            begun: BTreeSet::new(),
+            out: Vec::new(),
+            sweep_at: now.mono,
+        }
+    }
+
+    /// Takes in what happened. What is to be done about it is given out by [`Node::commit`].
+    pub fn handle(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Call { ticket, origin: Origin::Peer(peer), method, body } => {
+                let reply = self.peer(peer, &method, &body, now);
+                self.answer(ticket, Form::Bt, reply);
+            }
+            Input::Call { ticket, origin, method, body } => self.client(ticket, origin, &method, &body, now),
+            Input::Reply { ticket, reply } => self.replied(ticket, reply, now),
+            Input::Nodes(list) => self.listed(&list),
+            Input::Posted { .. } | Input::Closed(_) | Input::Wake => {}
+        }
+        self.pass(now);
+    }
+
+    /// Puts on disk what was done since the last time, and gives out what is to be done. If the disk fails, every answer
+    /// says so, nobody is asked and nobody is told; the error is for the operator.
+    pub fn commit(&mut self) -> (Vec<Output>, Result<(), store::Error>) {
+        let kept = self.store.commit();
+        let begun = std::mem::take(&mut self.begun);
+        if let Err(error) = &kept {
+            let failed = || Body::Text(format!("Internal Server Error. {error}; nothing was done, try another node"));
+            self.out.retain_mut(|output| match output {
+                Output::Answer { status, body, .. } => {
+                    (*status, *body) = (500, failed());
+                    true
+                }
+                Output::Peers(_) => true,
+                _ => false,
+            });
+            for ticket in begun.into_iter().filter_map(|call| self.calls.drop_whole(call)) {
+                self.out.push(Output::Answer { ticket, status: 500, body: failed() });
+            }
+        }
+        (std::mem::take(&mut self.out), kept)
+    }
+
+    /// When to be woken, on the monotonic clock, if nothing happens before.
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.fan_out.next_deadline().into_iter().chain([self.sweep_at]).min()
+    }
+
+    /// Who keeps what, as far as this node knows.
+    pub fn swarms(&self) -> &Swarms {
+        &self.swarms
+    }
+
+    /// What it keeps.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, now: Now) {
+        self.overdue(now);
+        if now.mono >= self.sweep_at {
+            // A store that cannot sweep cannot store either, and says so to whom it matters.
+            let more = self.store.sweep(now.wall).unwrap_or(false);
+            self.sweep_at = now.mono + if more { SWEEP_ON } else { SWEEP };
+        }
+    }
+
+    fn listed(&mut self, list: &Bytes) {
+        // A list that makes no sense leaves the last one in its place; the driver has said so to the operator.
+        let _ = self.swarms.take(list);
+    }
+
+    /// A client's call.
+    fn client(&mut self, ticket: Ticket, origin: Origin, method: &str, body: &Bytes, now: Now) {
+        // What comes through the onion was limited where it came in.
+        let limited = match origin {
+            Origin::Https(ip) | Origin::Quic(ip, _) => !self.limiter.admits(ip, now.mono),
+            Origin::Onion | Origin::Peer(_) => false,
+        };
+        if limited {
+            return self.answer(ticket, Form::Json, Reply::text(429, "Too many requests, try again later"));
+        }
+        match method {
+            "snode_ping" => self.answer(ticket, Form::Json, Reply { status: 200, body: Said::Raw("pong".into()) }),
+            _ => {
+                let form = form_of(body);
+                match self.read(method, form, body) {
+                    Ok(call) => match self.calls.admit(body.len()) {
+                        Some(weight) => self.begin(call, Then::Answer { ticket, form, weight }, now),
+                        None => self.answer(ticket, form, Reply::text(503, "Service node is overloaded, try another")),
+                    },
+                    Err(reply) => self.answer(ticket, form, reply),
+                }
+            }
+        }
+    }
+
+    /// Reads a call: `storage_rpc`'s body names the method and holds the parameters, any other is the parameters.
+    fn read(&self, method: &str, form: Form, body: &[u8]) -> Result<Call, Reply> {
+        if method == "storage_rpc" {
+            let body = Value::read(Form::Json, body).map_err(|_| Reply::text(400, "invalid json"))?;
+            let Some(Value::Text(method)) = body.field("method") else {
+                return Err(Reply::text(400, "invalid json: no `method` field"));
+            };
+            let Some(params @ Value::Dict(_)) = body.field("params") else {
+                return Err(Reply::text(400, "invalid json: no `params` field"));
+            };
+            return Call::read(method, params, Form::Json, self.network);
+        }
+        let body = if body.is_empty() { b"{}" } else { body };
+        match Value::read(form, body) {
+            Ok(params) => Call::read(method, &params, form, self.network),
+            Err(_) => Err(Reply::text(400, "invalid body: expected json or bt_dict")),
+        }
+    }
+
+    /// Another node's call; the driver has seen that it is one.
+    fn peer(&mut self, peer: NodeKey, method: &str, body: &Bytes, now: Now) -> Reply {
+        match method {
+            "snode_ping" => Reply { status: 200, body: Said::Raw("pong".into()) },
+            _ if self.swarms.node(&peer).is_none() => Reply::text(403, "you are not on my list of nodes"),
+            "storage_cc" => self.carried(body, now),
+            _ => Reply::text(400, format!("no method {method}")),
+        }
+    }
+
+    /// A call that another member of the swarm carries to us: `[method, parameters]`.
+    fn carried(&mut self, body: &[u8], now: Now) -> Reply {
+        let bad = || Reply::text(400, "invalid request: expected a method and its parameters");
+        let Ok(Value::List(parts)) = Value::read(Form::Bt, body) else { return bad() };
+        let [Value::Bytes(method), Value::Bytes(params)] = &parts[..] else { return bad() };
+        let (Ok(method), Ok(params)) = (str::from_utf8(method), bt::read(params)) else { return bad() };
+        let call = match Call::read(method, &params, Form::Bt, self.network) {
+            Ok(Call::Everywhere(call)) => call,
+            Ok(_) => {
+                return Reply::text(400, "invalid request: received invalid forwarded non-forwardable request");
+            }
+            Err(reply) => return reply,
+        };
+        if let Err(reply) = self.at_home(call.account(), now).and_then(|()| call.admit(&self.desk(now, true))) {
+            return reply;
+        }
+        let (entry, failed) = self.do_here(&*call, now, true);
+        let reply = Reply::dict(entry.entry);
+        if failed { Reply { status: 500, ..reply } } else { reply }
+    }
+
+    /// Begins a call; where its reply goes is said by `then`.
+    fn begin(&mut self, call: Call, then: Then, now: Now) {
+        let reply = match call {
+            Call::Everywhere(call) => return self.everywhere(&*call, then, now),
+            Call::Here(call) => {
+                let here = self.at_home(call.account(), now).and_then(|()| call.look(&self.desk(now, false)));
+                here.map_or_else(|refused| refused, Reply::dict)
+            }
+            Call::Info => info::info(&self.desk(now, false)),
+            Call::Swarm(account) => info::whose(&account, &self.desk(now, false)),
+            Call::Registry(asked) => asked.answer(&self.desk(now, false)),
+            Call::Nodes => info::nodes(&self.desk(now, false)),
+            Call::Batch(calls) => {
+                let whole = self.calls.wait(then, Whole::batch(calls.len()));
+                for (place, call) in calls.into_iter().enumerate() {
+                    self.begin(call, Then::Part { whole, place }, now);
+                }
+                return;
+            }
+            Call::Sequence(calls) => {
+                let mut calls = calls.into_iter();
+                let Some(first) = calls.next() else { return };
+                let whole = self.calls.wait(then, Whole::Sequence { rest: calls, replies: Vec::new() });
+                return self.begin(first, Then::Part { whole, place: 0 }, now);
+            }
+            Call::Branch(branch) => match branch.decide(&self.desk(now, false)) {
+                (said, None) => Reply::dict(said),
+                (said, Some(call)) => {
+                    let whole = self.calls.wait(then, Whole::Branch { said });
+                    return self.begin(call, Then::Part { whole, place: 0 }, now);
+                }
+            },
+        };
+        self.settle(then, reply, now);
+    }
+
+    /// Gives a call's reply to whom it is for.
+    fn settle(&mut self, then: Then, reply: Reply, now: Now) {
+        match then {
+            Then::Answer { ticket, form, weight } => {
+                self.calls.release(weight);
+                self.answer(ticket, form, reply);
+            }
+            Then::Part { whole, place } => match self.calls.part(whole, place, reply) {
+                Progress::Waiting => {}
+                Progress::Next(call) => self.begin(call, Then::Part { whole, place: place + 1 }, now),
+                Progress::Done(then, reply) => self.settle(then, reply, now),
+            },
+        }
+    }
+
+    /// A message is new here.
+    fn stored(&mut self, _message: &Message, _now: Now) {}
+
+    /// A member did not hear of what it is to do: the body of a `storage_cc`.
+    fn missed(&mut self, _member: NodeKey, _body: &Bytes, _now: Now) {}
+
+    /// Whether the account's mailbox is here, and what to say if it is not.
+    fn at_home(&mut self, account: &crate::account::Account, now: Now) -> Result<(), Reply> {
+        if self.swarms.keeps(&account.0) {
+            Ok(())
+        } else if self.swarms.mine().is_none() {
+            Err(Reply::text(503, "Service node is not ready: not in a swarm"))
+        } else {
+            Err(self.desk(now, false).misdirected(account))
+        }
+    }
+
+    fn desk(&mut self, now: Now, forwarded: bool) -> Desk<'_> {
+        Desk {
+            store: &mut self.store,
+            swarms: &self.swarms,
+            key: &self.key,
+            network: self.network,
+            now: now.wall,
+            forwarded,
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, form: Form, reply: Reply) {
+        let body = match reply.body {
+            Said::Dict(value) => Body::Dict(value.write(form).into()),
+            Said::Text(text) => Body::Text(text),
+            Said::Raw(bytes) => Body::Raw(bytes),
+        };
+        self.out.push(Output::Answer { ticket, status: reply.status, body });
+    }
+}
+
+/// Which notation a body is written in.
+fn form_of(body: &[u8]) -> Form {
+    if body.first() == Some(&b'd') { Form::Bt } else { Form::Json }
+}

@@ -6,12 +6,31 @@
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
 use crate::bt;
 
 /// Deepest nesting of lists and dictionaries we read, in either notation.
 pub const DEPTH_MAX: usize = 32;
+
+/// Most values that one value is made of. A tree takes much more room than what it is read from: two bytes of `le` are
+/// thirty of it.
+pub const ELEMENTS_MAX: usize = 1 << 16;
+
+/// What a dictionary costs, in values: it sets room aside for some entries.
+const DICT: usize = 8;
+
+/// The values that may still be read.
+pub(crate) struct Budget(pub usize);
+
+impl Budget {
+    /// Pays for one value.
+    pub fn spend(&mut self, dict: bool) -> Result<(), Malformed> {
+        self.0 = self.0.checked_sub(if dict { DICT } else { 1 }).ok_or(Malformed)?;
+        Ok(())
+    }
+}
 
 /// How the caller writes, and so how it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,14 +68,16 @@ impl Value {
     /// Reads one value in either notation.
     ///
     /// # Errors
-    /// Not that notation, or deeper than [`DEPTH_MAX`], or a number that is not whole.
+    /// Not that notation, or deeper than [`DEPTH_MAX`], or of more than [`ELEMENTS_MAX`] values, or a number that is not
+    /// whole.
     pub fn read(form: Form, bytes: &[u8]) -> Result<Value, Malformed> {
         match form {
             Form::Bt => bt::read(bytes),
             Form::Json => {
-                // serde_json's own limit of 128 levels guards the parser's stack, ours guards everybody after it.
-                let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|_| Malformed)?;
-                Value::from_json(json, DEPTH_MAX)
+                let mut json = serde_json::Deserializer::from_slice(bytes);
+                let mut budget = Budget(ELEMENTS_MAX);
+                let value = Json { depth: DEPTH_MAX, budget: &mut budget }.deserialize(&mut json);
+                value.and_then(|value| json.end().map(|()| value)).map_err(|_| Malformed)
             }
         }
     }
@@ -83,28 +104,6 @@ impl Value {
         }
     }
 
-    fn from_json(json: serde_json::Value, depth: usize) -> Result<Value, Malformed> {
-        use serde_json::Value as Json;
-        let deeper = depth.checked_sub(1).ok_or(Malformed);
-        Ok(match json {
-            Json::Null => Value::Null,
-            Json::Bool(yes) => Value::Bool(yes),
-            Json::Number(number) => {
-                Value::Int(number.as_i64().map(i128::from).or(number.as_u64().map(i128::from)).ok_or(Malformed)?)
-            }
-            Json::String(text) => Value::Text(text),
-            Json::Array(list) => {
-                let deeper = deeper?;
-                Value::List(list.into_iter().map(|json| Value::from_json(json, deeper)).collect::<Result<_, _>>()?)
-            }
-            Json::Object(map) => {
-                let deeper = deeper?;
-                let entry = |(key, json)| Ok((key, Value::from_json(json, deeper)?));
-                Value::Dict(map.into_iter().map(entry).collect::<Result<_, _>>()?)
-            }
-        })
-    }
-
     /// A dictionary of these entries; those that are [`Value::Null`] are left out.
     pub fn dict<K: Into<String>>(entries: impl IntoIterator<Item = (K, Value)>) -> Value {
         let said = entries.into_iter().filter(|(_, value)| *value != Value::Null);
@@ -116,6 +115,81 @@ impl Value {
         let Value::Dict(dict) = self else { return None };
         dict.get(key).filter(|value| **value != Value::Null)
     }
+}
+
+/// Reads JSON straight into a [`Value`], as deep and as much as it may be.
+struct Json<'a> {
+    depth: usize,
+    budget: &'a mut Budget,
+}
+
+impl<'de> DeserializeSeed<'de> for Json<'_> {
+    type Value = Value;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Value, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Json<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON with whole numbers, neither too deep nor too much")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
+        self.paid(Value::Null)
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, yes: bool) -> Result<Value, E> {
+        self.paid(Value::Bool(yes))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Value, E> {
+        self.paid(Value::Int(number.into()))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Value, E> {
+        self.paid(Value::Int(number.into()))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
+        self.paid(Value::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let Json { depth, budget } = self;
+        let depth = descend::<A::Error>(depth, budget, false)?;
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element_seed(Json { depth, budget })? {
+            values.push(value);
+        }
+        Ok(Value::List(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let Json { depth, budget } = self;
+        let depth = descend::<A::Error>(depth, budget, true)?;
+        let mut values = BTreeMap::new();
+        while let Some(key) = map.next_key::<String>()? {
+            values.insert(key, map.next_value_seed(Json { depth, budget })?);
+        }
+        Ok(Value::Dict(values))
+    }
+}
+
+impl Json<'_> {
+    fn paid<E: serde::de::Error>(self, value: Value) -> Result<Value, E> {
+        self.budget.spend(false).map_err(|_| E::custom("too much"))?;
+        Ok(value)
+    }
+}
+
+/// One level down.
+fn descend<E: serde::de::Error>(depth: usize, budget: &mut Budget, dict: bool) -> Result<usize, E> {
+    budget.spend(dict).map_err(|_| E::custom("too much"))?;
+    depth.checked_sub(1).ok_or_else(|| E::custom("too deep"))
 }
 
 impl From<&str> for Value {
@@ -180,5 +254,20 @@ mod tests {
         let nested = |levels: usize| [vec![b'['; levels], vec![b']'; levels]].concat();
         assert!(Value::read(Form::Json, &nested(DEPTH_MAX)).is_ok());
         assert_eq!(Value::read(Form::Json, &nested(DEPTH_MAX + 1)), Err(Malformed));
+    }
+
+    #[test]
+    fn a_tree_of_too_many_values_is_not_grown() {
+        let list = |elements: usize| format!("[{}]", vec!["[]"; elements].join(","));
+        assert!(Value::read(Form::Json, list(ELEMENTS_MAX - 1).as_bytes()).is_ok());
+        assert_eq!(Value::read(Form::Json, list(ELEMENTS_MAX).as_bytes()), Err(Malformed));
+        let dicts = format!("[{}]", vec![r#"{"a":1}"#; ELEMENTS_MAX / 8].join(","));
+        assert_eq!(Value::read(Form::Json, dicts.as_bytes()), Err(Malformed));
+    }
+
+    #[test]
+    fn nothing_stands_behind_json() {
+        assert_eq!(Value::read(Form::Json, b"{} {}"), Err(Malformed));
+        assert_eq!(Value::read(Form::Json, br#"{"a":1,"a":2}"#).unwrap().field("a"), Some(&Value::Int(2)));
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use crate::swarm::NodeKey;
+
 /// What time it is. Timers go by `mono`, signatures and expiry by `wall`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Now {
@@ -17,10 +19,6 @@ pub struct Now {
     /// Milliseconds since 1970, UTC, as far as the host knows.
     pub wall: u64,
 }
-
-/// A node's Ed25519 key: its name among nodes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeKey(pub [u8; 32]);
 
 /// Which call an answer belongs to. The driver numbers calls that come in, the machine questions that go out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -161,10 +159,4 @@ pub struct Peer {
     pub quic: u16,
     /// HTTPS, TCP.
     pub https: u16,
-}
-
-impl std::fmt::Debug for NodeKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-    }
 }
