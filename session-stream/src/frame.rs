@@ -107,6 +107,11 @@ impl Reader {
         Ok(Some(frame))
     }
 
+    /// Whether a frame has begun and not ended.
+    pub fn unfinished(&self) -> bool {
+        self.length.is_some() || !self.arrived.is_empty()
+    }
+
     /// How many bytes lie here, of a frame not yet whole.
     pub fn held(&self) -> usize {
         self.arrived.len()

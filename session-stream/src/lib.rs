@@ -16,10 +16,12 @@
 pub mod account;
 pub mod bt;
 pub mod frame;
+pub mod http;
 pub mod node;
 pub mod onion;
 pub mod quic;
 pub mod rpc;
+pub mod serve;
 pub mod store;
 pub mod swarm;
 pub mod value;

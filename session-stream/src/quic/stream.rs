@@ -347,8 +347,8 @@ async fn receive(
                 Frame::Error { id, body } => stream.desk.answered(id, Err(RequestError::Refused(body))),
             }
         }
-        let held = reader.held();
-        drop(room.split(room.1.saturating_sub(held)));
-        began = if held == 0 { None } else { began.filter(|_| !whole).or_else(|| Some(Instant::now())) };
+        drop(room.split(room.1.saturating_sub(reader.held())));
+        let goes_on = began.filter(|_| !whole);
+        began = reader.unfinished().then(|| goes_on.unwrap_or_else(Instant::now));
     }
 }
