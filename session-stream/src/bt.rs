@@ -1,6 +1,6 @@
 //! bt, BitTorrent's notation of numbers, bytes, lists and dictionaries (BEP 3), read strictly: keys sorted and unique,
 //! numbers and lengths without needless zeros, nothing behind the end. One value has one encoding, so that what was
-//! signed is what is read. Neighbours: `value` (the tree), `frame` (lists of it on a stream).
+//! signed is what is read. Neighbours: `value` (the tree), `frame` (lists of it on a stream, by the same pieces).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -72,7 +72,7 @@ fn ended(rest: &mut &[u8]) -> bool {
 }
 
 /// Takes `<len>:<bytes>`.
-fn string<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+pub(crate) fn string<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     let digits = upto(rest, b':')?;
     let len = usize::try_from(natural(digits)?).map_err(|_| Malformed)?;
     let (taken, behind) = rest.split_at_checked(len).ok_or(Malformed)?;
@@ -81,14 +81,14 @@ fn string<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
 }
 
 /// Takes what stands before `mark`, and the mark. A number has at most 20 digits and a sign, and a mark of its own.
-fn upto<'a>(rest: &mut &'a [u8], mark: u8) -> Result<&'a [u8], Malformed> {
+pub(crate) fn upto<'a>(rest: &mut &'a [u8], mark: u8) -> Result<&'a [u8], Malformed> {
     let at = rest.iter().take(23).position(|byte| *byte == mark).ok_or(Malformed)?;
     let (taken, behind) = rest.split_at(at);
     *rest = &behind[1..];
     Ok(taken)
 }
 
-fn integer(digits: &[u8]) -> Result<i128, Malformed> {
+pub(crate) fn integer(digits: &[u8]) -> Result<i128, Malformed> {
     let number = match digits.strip_prefix(b"-") {
         Some(b"0") => return Err(Malformed),
         Some(digits) => -natural(digits)?,
@@ -97,7 +97,7 @@ fn integer(digits: &[u8]) -> Result<i128, Malformed> {
     if number < i64::MIN.into() || number > u64::MAX.into() { Err(Malformed) } else { Ok(number) }
 }
 
-fn natural(digits: &[u8]) -> Result<i128, Malformed> {
+pub(crate) fn natural(digits: &[u8]) -> Result<i128, Malformed> {
     let canonical = !digits.is_empty() && (digits[0] != b'0' || digits.len() == 1);
     if !canonical || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Malformed);

@@ -5,7 +5,8 @@
 //! swarm. Floors look down only; each line below may use what stands under it:
 //!
 //! ```text
-//! 4  serve | client   sockets: HTTPS, QUIC, the node list; a client's connections          the floor that acts
+//! 5  serve | client   sockets: HTTPS, QUIC, the node list; a client's connections          the floor that acts
+//! 4  quic, http       how either end speaks over a socket
 //! 3  node             the machine: calls in, answers, questions to peers and pushes out    wiring only
 //! 2  rpc | push | transfer | onion    what a call does | who is told | what moves house | layers of a request
 //! 1  store | swarm | account          what is kept | who keeps it | who may
@@ -14,9 +15,14 @@
 
 pub mod account;
 pub mod bt;
+pub mod frame;
+pub mod http;
 pub mod node;
 pub mod push;
+pub mod onion;
+pub mod quic;
 pub mod rpc;
+pub mod serve;
 pub mod store;
 pub mod swarm;
 pub mod transfer;

@@ -2,6 +2,7 @@
 //! it is).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -153,6 +154,8 @@ impl Store {
     fn prepare(db: rusqlite::Result<Connection>, cap: u64) -> Result<Store, Failure> {
         let db = db?;
         db.set_prepared_statement_cache_capacity(64);
+        // Another process may be just ending; longer than that it is not.
+        db.busy_timeout(Duration::from_secs(1))?;
         // Exclusive: nobody else touches the file while we hold it, and there is no shared memory file to lose.
         db.execute_batch(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
