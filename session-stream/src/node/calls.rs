@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::io::Ticket;
+use super::onion::Back;
+use crate::onion::ReplyTo;
 use crate::rpc::batch::nested;
 use crate::rpc::{Call, Reply};
 use crate::value::{Form, Value};
@@ -26,6 +28,15 @@ pub enum Then {
         ticket: Ticket,
         /// How the answer is written.
         form: Form,
+        /// What it counts towards [`WEIGHT_MAX`].
+        weight: Weight,
+    },
+    /// To who sent an onion.
+    Onion {
+        /// Whom it came from.
+        back: Back,
+        /// How the answer is sealed.
+        reply: Box<ReplyTo>,
         /// What it counts towards [`WEIGHT_MAX`].
         weight: Weight,
     },
@@ -155,14 +166,11 @@ impl Calls {
     }
 
     /// Gives up a call and everything it is part of; who is to be told so.
-    pub fn drop_whole(&mut self, mut call: CallId) -> Option<Ticket> {
+    pub fn drop_whole(&mut self, mut call: CallId) -> Option<Then> {
         loop {
             match self.waiting.remove(&call)?.0 {
-                Then::Answer { ticket, weight, .. } => {
-                    self.release(weight);
-                    return Some(ticket);
-                }
                 Then::Part { whole, .. } => call = whole,
+                then => return Some(then),
             }
         }
     }
