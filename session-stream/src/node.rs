@@ -3,11 +3,12 @@
 //!
 //! [`Node::handle`] takes in any number of inputs, [`Node::commit`] puts what they changed on disk and gives out what is
 //! to be done: nothing is said before it is kept. [`calls`] holds the calls that wait for others, [`fan_out`] asks the
-//! swarm's other members.
+//! swarm's other members, [`onion`] carries onion requests on.
 
 mod calls;
 mod fan_out;
 pub mod io;
+mod onion;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use ed25519_dalek::SigningKey;
 
 use crate::account::Network;
 use crate::bt;
+use crate::onion::Onion;
 use crate::rpc::limit::Limiter;
 use crate::rpc::{Call, Desk, Reply, Said, info};
 use crate::store::{self, Message, Store};
@@ -25,6 +27,7 @@ use crate::value::{Form, Value};
 use calls::{CallId, Calls, Progress, Then, Whole};
 use fan_out::FanOut;
 use io::{Body, Input, NodeKey, Now, Origin, Output, Ticket};
+use onion::{Back, Onions};
 
 /// How often what has expired is swept away.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -49,6 +52,7 @@ pub struct Node {
     limiter: Limiter,
     calls: Calls,
     fan_out: FanOut,
+    onions: Onions,
     /// Calls begun since the last commit: what they did is lost if it fails.
     begun: BTreeSet<CallId>,
     out: Vec<Output>,
@@ -59,6 +63,7 @@ impl Node {
     /// A node with its key and its store; it keeps nothing before it has seen a list of nodes.
     pub fn new(config: Config, store: Store, now: Now) -> Node {
         let Config { key, network } = config;
+        let onions = Onions::new(&key, now);
         let swarms = Swarms::new(NodeKey(key.verifying_key().to_bytes()));
         Node {
             key,
@@ -68,6 +73,7 @@ impl Node {
             limiter: Limiter::default(),
             calls: Calls::default(),
             fan_out: FanOut::default(),
+            onions,
             begun: BTreeSet::new(),
             out: Vec::new(),
             sweep_at: now.mono,
@@ -77,14 +83,21 @@ impl Node {
     /// Takes in what happened. What is to be done about it is given out by [`Node::commit`].
     pub fn handle(&mut self, input: Input, now: Now) {
         match input {
+            Input::Call { ticket, origin: Origin::Peer(peer), method, body }
+                if method == "onion_request" && self.swarms.node(&peer).is_some() =>
+            {
+                self.onion(Back::Node(ticket), Onion::from_node(&body), body.len(), now);
+            }
             Input::Call { ticket, origin: Origin::Peer(peer), method, body } => {
                 let reply = self.peer(peer, &method, &body, now);
                 self.answer(ticket, Form::Bt, reply);
             }
             Input::Call { ticket, origin, method, body } => self.client(ticket, origin, &method, &body, now),
+            Input::Reply { ticket, reply } if Onions::sent(ticket) => self.passed_on(ticket, reply),
             Input::Reply { ticket, reply } => self.replied(ticket, reply, now),
             Input::Nodes(list) => self.listed(&list),
-            Input::Posted { .. } | Input::Closed(_) | Input::Wake => {}
+            Input::Posted { ticket, reply } => self.posted(ticket, reply),
+            Input::Closed(_) | Input::Wake => {}
         }
         self.pass(now);
     }
@@ -104,10 +117,12 @@ impl Node {
                 Output::Peers(_) => true,
                 _ => false,
             });
-            for ticket in begun.into_iter().filter_map(|call| self.calls.drop_whole(call)) {
+            let calls: Vec<Ticket> = begun.into_iter().filter_map(|call| self.calls.drop_whole(call)).collect();
+            for ticket in calls.into_iter().chain(self.drop_onions()) {
                 self.out.push(Output::Answer { ticket, status: 500, body: failed() });
             }
         }
+        self.onions.committed();
         (std::mem::take(&mut self.out), kept)
     }
 
@@ -153,6 +168,7 @@ impl Node {
         }
         match method {
             "snode_ping" => self.answer(ticket, Form::Json, Reply { status: 200, body: Said::Raw("pong".into()) }),
+            "onion_req" => self.onion(Back::Client(ticket), Onion::from_client(body), body.len(), now),
             _ => {
                 let form = form_of(body);
                 match self.read(method, form, body) {
@@ -258,6 +274,11 @@ impl Node {
             Then::Answer { ticket, form, weight } => {
                 self.calls.release(weight);
                 self.answer(ticket, form, reply);
+            }
+            Then::Onion { back, to_node, reply: to, weight } => {
+                self.calls.release(weight);
+                let back = if to_node { Back::Node(back) } else { Back::Client(back) };
+                self.sealed(back, &to, reply);
             }
             Then::Part { whole, place } => match self.calls.part(whole, place, reply) {
                 Progress::Waiting => {}

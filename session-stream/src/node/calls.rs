@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::io::Ticket;
+use crate::onion::ReplyTo;
 use crate::rpc::batch::nested;
 use crate::rpc::{Call, Reply};
 use crate::value::{Form, Value};
@@ -26,6 +27,17 @@ pub enum Then {
         ticket: Ticket,
         /// How the answer is written.
         form: Form,
+        /// What it counts towards [`WEIGHT_MAX`].
+        weight: Weight,
+    },
+    /// Into the onion that it came in.
+    Onion {
+        /// The driver's number for the onion.
+        back: Ticket,
+        /// Whether a node brought it, rather than a client.
+        to_node: bool,
+        /// Seals the reply.
+        reply: ReplyTo,
         /// What it counts towards [`WEIGHT_MAX`].
         weight: Weight,
     },
@@ -158,7 +170,7 @@ impl Calls {
     pub fn drop_whole(&mut self, mut call: CallId) -> Option<Ticket> {
         loop {
             match self.waiting.remove(&call)?.0 {
-                Then::Answer { ticket, weight, .. } => {
+                Then::Answer { ticket, weight, .. } | Then::Onion { back: ticket, weight, .. } => {
                     self.release(weight);
                     return Some(ticket);
                 }

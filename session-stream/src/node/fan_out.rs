@@ -198,21 +198,29 @@ fn entry(reply: Result<Bytes, AskError>, room: usize) -> (Value, usize) {
 }
 
 /// Reads `<code> <name>\n\n<reason>`.
-fn refusal(words: &[u8]) -> Option<(String, String)> {
+pub(super) fn refusal(words: &[u8]) -> Option<(String, String)> {
     let words = String::from_utf8_lossy(&words[..words.len().min(1024)]);
     let (head, reason) = words.split_once("\n\n")?;
     let code = head.split(' ').next().filter(|code| code.len() == 3 && code.bytes().all(|b| b.is_ascii_digit()))?;
     Some((code.to_owned(), reason.to_owned()))
 }
 
-/// What a member wrote in bt, as we would have written it: text, and bytes only where a signature stands.
+/// What a member wrote in bt, as we would have written it: text, bytes only where a signature stands, and yes or no
+/// where that is meant.
 fn as_said(value: Value) -> Value {
     match value {
         Value::Bytes(bytes) => String::from_utf8(bytes).map_or_else(|not| Value::Bytes(not.into_bytes()), Value::Text),
         Value::List(list) => Value::List(list.into_iter().map(as_said).collect()),
         Value::Dict(dict) => {
-            let signed = |(key, value)| if key == "signature" { (key, value) } else { (key, as_said(value)) };
-            Value::Dict(dict.into_iter().map(signed).collect())
+            let said = |(key, value): (String, Value)| {
+                let value = match (key.as_str(), value) {
+                    ("signature", value) => value,
+                    ("already" | "failed" | "query_failure", Value::Int(number)) => Value::Bool(number != 0),
+                    (_, value) => as_said(value),
+                };
+                (key, value)
+            };
+            Value::Dict(dict.into_iter().map(said).collect())
         }
         other => other,
     }

@@ -130,7 +130,7 @@ impl Door {
 
     /// Reads a body as far as it may go, or says why not.
     async fn body(&self, request: Request<Incoming>) -> Result<(Bytes, Share), Box<Answer>> {
-                let mut body = request.into_body();
+        let mut body = request.into_body();
         if body.size_hint().lower() > BODY_MAX as u64 {
             return refuse(413, "Payload Too Large");
         }
