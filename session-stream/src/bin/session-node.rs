@@ -173,7 +173,11 @@ async fn live(settings: Settings) -> Result<(), Trouble> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    if died { Err(Trouble::new("the machine's thread has ended by itself; its message is above".into())) } else { Ok(()) }
+    if died {
+        Err(Trouble::new("the machine's thread has ended by itself; its message is above".into()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the machine still takes what comes; one that hangs is left to systemd's watchdog.
