@@ -25,4 +25,5 @@ pub mod rpc;
 pub mod serve;
 pub mod store;
 pub mod swarm;
+pub mod transfer;
 pub mod value;

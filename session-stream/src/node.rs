@@ -2,32 +2,39 @@
 //! `push`, `transfer` and `onion` (what it wires together), `serve` (which does what it says with real sockets).
 //!
 //! [`Node::handle`] takes in any number of inputs, [`Node::commit`] puts what they changed on disk and gives out what is
-//! to be done: nothing is said before it is kept. [`calls`] holds the calls that wait for others, [`fan_out`] asks the
-//! swarm's other members, [`onion`] carries onion requests on.
+//! to be done: nothing is said before it is kept. [`calls`] holds the calls that wait for others, [`questions`] what
+//! others were asked; [`fan_out`] asks the swarm's other members, [`onion`] carries onions.
 
 mod calls;
 mod fan_out;
 pub mod io;
 mod onion;
+mod questions;
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
 
 use crate::account::Network;
 use crate::bt;
 use crate::onion::Onion;
-use crate::rpc::limit::Limiter;
+use crate::rpc::limit::{self, Limiter};
 use crate::rpc::{Call, Desk, Reply, Said, info};
 use crate::store::{self, Message, Store};
 use crate::swarm::Swarms;
 use crate::value::{Form, Value};
 use calls::{CallId, Calls, Progress, Then, Whole};
 use fan_out::FanOut;
-use io::{Body, Input, NodeKey, Now, Origin, Output, Ticket};
-use onion::{Back, Onions};
+use io::{AskError, Body, Input, NodeKey, Now, Origin, Output, Ticket};
+use onion::Back;
+use questions::{Questions, Why};
 
 /// How often what has expired is swept away.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -35,24 +42,37 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How soon a sweep goes on that has not come to its end.
 const SWEEP_ON: Duration = Duration::from_millis(100);
 
+/// How long one call takes to come back into the bucket of a client, and of a node.
+const CLIENT_PERIOD: Duration = Duration::from_micros(3333);
+/// See [`CLIENT_PERIOD`].
+const NODE_PERIOD: Duration = Duration::from_micros(1666);
+
+const TOO_MANY: &str = "Too many requests, try again later";
+
 /// What a node is given at its start.
 pub struct Config {
     /// Its Ed25519 key: its name among nodes, and what it signs receipts with.
     pub key: SigningKey,
     /// Whose accounts it keeps.
     pub network: Network,
+    /// Fresh from the system's randomness: what nonces are made of.
+    pub seed: Zeroizing<[u8; 32]>,
 }
 
 /// A storage node.
 pub struct Node {
     key: SigningKey,
+    /// The same key for onions: its X25519 form.
+    secret: StaticSecret,
     network: Network,
     store: Store,
     swarms: Swarms,
-    limiter: Limiter,
+    clients: Limiter<Ipv6Addr>,
+    nodes: Limiter<NodeKey>,
     calls: Calls,
+    questions: Questions,
     fan_out: FanOut,
-    onions: Onions,
+    chance: ChaCha20Rng,
     /// Calls begun since the last commit: what they did is lost if it fails.
     begun: BTreeSet<CallId>,
     out: Vec<Output>,
@@ -62,18 +82,20 @@ pub struct Node {
 impl Node {
     /// A node with its key and its store; it keeps nothing before it has seen a list of nodes.
     pub fn new(config: Config, store: Store, now: Now) -> Node {
-        let Config { key, network } = config;
-        let onions = Onions::new(&key, now);
+        let Config { key, network, seed } = config;
         let swarms = Swarms::new(NodeKey(key.verifying_key().to_bytes()));
         Node {
+            secret: StaticSecret::from(key.to_scalar_bytes()),
             key,
             network,
             store,
             swarms,
-            limiter: Limiter::default(),
+            clients: Limiter::new(CLIENT_PERIOD),
+            nodes: Limiter::new(NODE_PERIOD),
             calls: Calls::default(),
+            questions: Questions::default(),
             fan_out: FanOut::default(),
-            onions,
+            chance: ChaCha20Rng::from_seed(*seed),
             begun: BTreeSet::new(),
             out: Vec::new(),
             sweep_at: now.mono,
@@ -83,20 +105,17 @@ impl Node {
     /// Takes in what happened. What is to be done about it is given out by [`Node::commit`].
     pub fn handle(&mut self, input: Input, now: Now) {
         match input {
-            Input::Call { ticket, origin: Origin::Peer(peer), method, body }
-                if method == "onion_request" && self.swarms.node(&peer).is_some() =>
-            {
-                self.onion(Back::Node(ticket), Onion::from_node(&body), body.len(), now);
-            }
             Input::Call { ticket, origin: Origin::Peer(peer), method, body } => {
-                let reply = self.peer(peer, &method, &body, now);
-                self.answer(ticket, Form::Bt, reply);
+                self.peer(ticket, peer, &method, &body, now);
             }
             Input::Call { ticket, origin, method, body } => self.client(ticket, origin, &method, &body, now),
-            Input::Reply { ticket, reply } if Onions::sent(ticket) => self.passed_on(ticket, reply),
             Input::Reply { ticket, reply } => self.replied(ticket, reply, now),
             Input::Nodes(list) => self.listed(&list),
-            Input::Posted { ticket, reply } => self.posted(ticket, reply),
+            Input::Posted { ticket, reply } => {
+                if let Some(Why::Server(back, weight)) = self.questions.take(ticket) {
+                    self.server_back(back, weight, reply);
+                }
+            }
             Input::Closed(_) | Input::Wake => {}
         }
         self.pass(now);
@@ -108,27 +127,29 @@ impl Node {
         let kept = self.store.commit();
         let begun = std::mem::take(&mut self.begun);
         if let Err(error) = &kept {
-            let failed = || Body::Text(format!("Internal Server Error. {error}; nothing was done, try another node"));
+            let text = format!("Internal Server Error. {error}; nothing was done, try another node");
+            // What needs no disk goes on: onions that pass.
             self.out.retain_mut(|output| match output {
                 Output::Answer { status, body, .. } => {
-                    (*status, *body) = (500, failed());
+                    (*status, *body) = (500, Body::Text(text.clone()));
                     true
                 }
-                Output::Peers(_) => true,
-                _ => false,
+                Output::Ask { method, .. } => *method == "onion_request",
+                Output::Post { .. } | Output::Peers(_) => true,
+                Output::Push { .. } => false,
             });
-            let calls: Vec<Ticket> = begun.into_iter().filter_map(|call| self.calls.drop_whole(call)).collect();
-            for ticket in calls.into_iter().chain(self.drop_onions()) {
-                self.out.push(Output::Answer { ticket, status: 500, body: failed() });
+            for call in begun {
+                if let Some(then) = self.calls.drop_whole(call) {
+                    self.settle_now(then, Reply::text(500, text.clone()));
+                }
             }
         }
-        self.onions.committed();
         (std::mem::take(&mut self.out), kept)
     }
 
     /// When to be woken, on the monotonic clock, if nothing happens before.
     pub fn next_wake(&self) -> Option<Duration> {
-        self.fan_out.next_deadline().into_iter().chain([self.sweep_at]).min()
+        self.questions.next_deadline().into_iter().chain([self.sweep_at]).min()
     }
 
     /// Who keeps what, as far as this node knows.
@@ -143,11 +164,23 @@ impl Node {
 
     /// Lets time pass.
     fn pass(&mut self, now: Now) {
-        self.overdue(now);
+        while let Some(ticket) = self.questions.overdue(now.mono) {
+            self.replied(ticket, Err(AskError::Timeout), now);
+        }
         if now.mono >= self.sweep_at {
             // A store that cannot sweep cannot store either, and says so to whom it matters.
             let more = self.store.sweep(now.wall).unwrap_or(false);
             self.sweep_at = now.mono + if more { SWEEP_ON } else { SWEEP };
+        }
+    }
+
+    /// Somebody answered a question, or did not; who was given up already is not heard any more.
+    fn replied(&mut self, ticket: Ticket, reply: Result<Bytes, AskError>, now: Now) {
+        match self.questions.take(ticket) {
+            None => {}
+            Some(Why::Member(call, peer)) => self.member_replied(call, peer, reply, now),
+            Some(Why::Onion(back, peer, weight)) => self.onion_back(back, peer, weight, reply),
+            Some(Why::Server(back, weight)) => self.server_back(back, weight, reply.map(|body| (200, body))),
         }
     }
 
@@ -160,15 +193,15 @@ impl Node {
     fn client(&mut self, ticket: Ticket, origin: Origin, method: &str, body: &Bytes, now: Now) {
         // What comes through the onion was limited where it came in.
         let limited = match origin {
-            Origin::Https(ip) | Origin::Quic(ip, _) => !self.limiter.admits(ip, now.mono),
+            Origin::Https(ip) | Origin::Quic(ip, _) => !self.clients.admits(limit::place(ip), now.mono),
             Origin::Onion | Origin::Peer(_) => false,
         };
         if limited {
-            return self.answer(ticket, Form::Json, Reply::text(429, "Too many requests, try again later"));
+            return self.answer(ticket, Form::Json, Reply::text(429, TOO_MANY));
         }
         match method {
-            "snode_ping" => self.answer(ticket, Form::Json, Reply { status: 200, body: Said::Raw("pong".into()) }),
-            "onion_req" => self.onion(Back::Client(ticket), Onion::from_client(body), body.len(), now),
+            "snode_ping" => self.answer(ticket, Form::Json, pong()),
+            "onion_req" => self.onion(Back::Client(ticket), Onion::from_client(body), now),
             _ => {
                 let form = form_of(body);
                 match self.read(method, form, body) {
@@ -202,13 +235,16 @@ impl Node {
     }
 
     /// Another node's call; the driver has seen that it is one.
-    fn peer(&mut self, peer: NodeKey, method: &str, body: &Bytes, now: Now) -> Reply {
-        match method {
-            "snode_ping" => Reply { status: 200, body: Said::Raw("pong".into()) },
+    fn peer(&mut self, ticket: Ticket, peer: NodeKey, method: &str, body: &Bytes, now: Now) {
+        let reply = match method {
+            "snode_ping" => pong(),
             _ if self.swarms.node(&peer).is_none() => Reply::text(403, "you are not on my list of nodes"),
             "storage_cc" => self.carried(body, now),
+            "onion_request" if !self.nodes.admits(peer, now.mono) => Reply::text(429, TOO_MANY),
+            "onion_request" => return self.onion(Back::Node(ticket), Onion::from_node(body), now),
             _ => Reply::text(400, format!("no method {method}")),
-        }
+        };
+        self.answer(ticket, Form::Bt, reply);
     }
 
     /// A call that another member of the swarm carries to us: `[method, parameters]`.
@@ -271,20 +307,27 @@ impl Node {
     /// Gives a call's reply to whom it is for.
     fn settle(&mut self, then: Then, reply: Reply, now: Now) {
         match then {
-            Then::Answer { ticket, form, weight } => {
-                self.calls.release(weight);
-                self.answer(ticket, form, reply);
-            }
-            Then::Onion { back, to_node, reply: to, weight } => {
-                self.calls.release(weight);
-                let back = if to_node { Back::Node(back) } else { Back::Client(back) };
-                self.sealed(back, &to, reply);
-            }
             Then::Part { whole, place } => match self.calls.part(whole, place, reply) {
                 Progress::Waiting => {}
                 Progress::Next(call) => self.begin(call, Then::Part { whole, place: place + 1 }, now),
                 Progress::Done(then, reply) => self.settle(then, reply, now),
             },
+            then => self.settle_now(then, reply),
+        }
+    }
+
+    /// Gives a whole call's reply to who called.
+    fn settle_now(&mut self, then: Then, reply: Reply) {
+        match then {
+            Then::Answer { ticket, form, weight } => {
+                self.calls.release(weight);
+                self.answer(ticket, form, reply);
+            }
+            Then::Onion { back, reply: reply_to, weight } => {
+                self.calls.release(weight);
+                self.seal(back, &reply_to, reply);
+            }
+            Then::Part { .. } => {}
         }
     }
 
@@ -324,6 +367,10 @@ impl Node {
         };
         self.out.push(Output::Answer { ticket, status: reply.status, body });
     }
+}
+
+fn pong() -> Reply {
+    Reply { status: 200, body: Said::Raw("pong".into()) }
 }
 
 /// Which notation a body is written in.

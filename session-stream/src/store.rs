@@ -3,10 +3,11 @@
 //!
 //! Writes gather in one transaction until [`Store::commit`], so that a hundred of them cost one fsync; whoever
 //! acknowledges one before that is wrong. Nothing is served that has expired, whether or not it was swept away yet.
-//! [`messages`] and [`revocations`] are the two tables, [`open`] is how a file is met that is damaged, newer or in use.
+//! [`messages`] and [`revocations`] are the two tables, [`replica`] is what members compare of them, [`open`] is how a file is met that is damaged, newer or in use.
 
 pub mod messages;
 pub mod open;
+pub mod replica;
 pub mod revocations;
 
 use rusqlite::{Connection, ErrorCode};
@@ -25,9 +26,22 @@ pub struct Store {
     db: Connection,
     cap: u64,
     page: u64,
+    /// Drawn when the file was made: whoever has told us something knows by it whether we can still know.
+    epoch: [u8; 16],
+    journal: Journal,
     writing: bool,
     /// What undid writes of this transaction that somebody believes in.
     undone: Option<Error>,
+}
+
+/// Numbers every change, so that who has seen one has seen all before it.
+struct Journal(i64);
+
+impl Journal {
+    fn next(&mut self) -> i64 {
+        self.0 += 1;
+        self.0
+    }
 }
 
 /// Why the store did not do it.
@@ -93,7 +107,7 @@ impl Store {
     }
 
     /// Does `change` as a whole or not at all, within the transaction that the next commit keeps.
-    fn write<T>(&mut self, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+    fn write<T>(&mut self, change: impl FnOnce(&Connection, &mut Journal) -> rusqlite::Result<T>) -> Result<T, Error> {
         if let Some(undone) = &self.undone {
             return Err(undone.clone());
         }
@@ -102,7 +116,7 @@ impl Store {
             self.writing = true;
         }
         self.db.execute_batch("SAVEPOINT change")?;
-        let done = change(&self.db);
+        let done = change(&self.db, &mut self.journal);
         if self.db.is_autocommit() {
             // A full disk may undo the whole transaction, and with it what others were promised.
             let error = done.err().map_or(Error::Failed("the transaction was lost".to_owned()), Error::from);

@@ -1,17 +1,22 @@
 //! Who keeps which account: the registry's nodes, their swarms, and our place among them. Neighbours: `rpc` (sends a
 //! caller to the right swarm), `push` and `transfer` (act when the swarms change), `node` (hands the lists in).
 //!
-//! [`list`] reads what the registry says, [`map`] finds an account's swarm, [`Swarms`] holds the newest list and answers.
+//! [`list`] reads what the registry says, [`map`] finds an account's swarm, [`change`] is what two lists differ in,
+//! [`Swarms`] holds the newest list and answers. [`assign`] is the registry's part, for private networks.
 
+pub mod assign;
+pub mod change;
 pub mod list;
 pub mod map;
 
+use std::collections::VecDeque;
 use std::sync::LazyLock;
 
 use data_encoding::{Encoding, HEXLOWER, Specification};
 
+pub use change::{Change, Ours};
 pub use list::{BadList, Node, NodeKey};
-pub use map::SwarmId;
+pub use map::{Span, SwarmId};
 
 use crate::value::Value;
 use list::List;
@@ -23,30 +28,44 @@ static BASE32Z: LazyLock<Encoding> = LazyLock::new(|| {
     specification.encoding().expect("32 different symbols make an encoding")
 });
 
+/// Past lists that are remembered: who kept an account then may still tell of it.
+const BEFORE_MAX: usize = 8;
+
 /// The newest good list, and where we stand in it.
 pub struct Swarms {
     me: NodeKey,
     list: List,
     /// Sorted.
     swarms: Vec<SwarmId>,
+    /// The lists and swarms there were before somebody changed places, the newest last.
+    before: VecDeque<(List, Vec<SwarmId>)>,
 }
 
 impl Swarms {
     /// Before the first list: no swarm is known, so none is ours.
     pub fn new(me: NodeKey) -> Swarms {
-        Swarms { me, list: List::default(), swarms: Vec::new() }
+        Swarms { me, list: List::default(), swarms: Vec::new(), before: VecDeque::new() }
     }
 
-    /// Takes the registry's newest list, JSON as it came, in the place of the last one; whether it was new. A list of an
-    /// older block, as a registry that starts over gives, is taken like any other.
+    /// Takes the registry's newest list, JSON as it came, in the place of the last one; what it changes, or nothing when
+    /// it says so itself. A list of an older block, as a registry that starts over gives, is taken like any other.
     ///
     /// # Errors
     /// What is wrong with it; the last one then stays.
-    pub fn take(&mut self, json: &[u8]) -> Result<bool, BadList> {
-        let Some(list) = List::read(json)? else { return Ok(false) };
-        self.swarms = list.swarms();
-        self.list = list;
-        Ok(true)
+    pub fn take(&mut self, json: &[u8]) -> Result<Option<Change>, BadList> {
+        let Some(list) = List::read(json)? else { return Ok(None) };
+        let change = Change::between(&self.list, &list, &self.me);
+        let (swarms, last) = (list.swarms(), std::mem::replace(&mut self.list, list));
+        let moved =
+            last.nodes.iter().any(|(key, node)| self.list.swarm_of(key).unwrap_or(SwarmId::UNASSIGNED) != node.swarm);
+        let last_swarms = std::mem::replace(&mut self.swarms, swarms);
+        if moved {
+            if self.before.len() == BEFORE_MAX {
+                self.before.pop_front();
+            }
+            self.before.push_back((last, last_swarms));
+        }
+        Ok(Some(change))
     }
 
     /// Our own key.
@@ -61,12 +80,24 @@ impl Swarms {
 
     /// Our swarm; none while we are in none.
     pub fn mine(&self) -> Option<SwarmId> {
-        self.list.nodes.get(&self.me).map(|node| node.swarm).filter(|swarm| *swarm != SwarmId::UNASSIGNED)
+        self.list.swarm_of(&self.me)
     }
 
     /// Whether the account is kept by our swarm.
     pub fn keeps(&self, account: &[u8; 33]) -> bool {
         self.mine().is_some_and(|mine| self.swarm_of(account) == Some(mine))
+    }
+
+    /// Whether the account was kept by this node's swarm before somebody changed places, not too long ago.
+    pub fn kept_before(&self, node: &NodeKey, account: &[u8; 33]) -> bool {
+        self.before.iter().any(|(list, swarms)| {
+            list.swarm_of(node).is_some_and(|swarm| map::nearest(swarms, map::place(account)) == Some(swarm))
+        })
+    }
+
+    /// The part of the circle that a swarm keeps; none when there is no such swarm.
+    pub fn span(&self, swarm: SwarmId) -> Option<Span> {
+        Span::of(&self.swarms, swarm)
     }
 
     /// Who is in a swarm, by key; we too, if it is ours.
@@ -181,8 +212,20 @@ mod tests {
         let mut swarms = Swarms::new(NodeKey([1; 32]));
         swarms.take(&list(&[(1, 100)])).unwrap();
         assert!(swarms.take(&list(&[(2, 200), (2, 200)])).is_err());
-        assert_eq!(swarms.take(br#"{"unchanged":true}"#), Ok(false));
+        assert_eq!(swarms.take(br#"{"unchanged":true}"#), Ok(None));
         assert_eq!(swarms.mine(), Some(SwarmId(100)));
+    }
+
+    #[test]
+    fn who_kept_an_account_before_is_known() {
+        let mut swarms = Swarms::new(NodeKey([1; 32]));
+        swarms.take(&list(&[(1, 100), (2, 200)])).unwrap();
+        assert!(!swarms.kept_before(&NodeKey([2; 32]), &account(200)), "that is now, not before");
+        swarms.take(&list(&[(1, 100), (2, 100)])).unwrap();
+        swarms.take(&list(&[(1, 100), (2, 100), (3, 100)])).unwrap();
+        assert!(swarms.kept_before(&NodeKey([2; 32]), &account(200)), "a newcomer moves nobody");
+        assert!(!swarms.kept_before(&NodeKey([2; 32]), &account(100)));
+        assert!(!swarms.kept_before(&NodeKey([3; 32]), &account(200)));
     }
 
     #[test]

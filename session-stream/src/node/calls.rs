@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::io::Ticket;
+use super::onion::Back;
 use crate::onion::ReplyTo;
 use crate::rpc::batch::nested;
 use crate::rpc::{Call, Reply};
@@ -30,14 +31,12 @@ pub enum Then {
         /// What it counts towards [`WEIGHT_MAX`].
         weight: Weight,
     },
-    /// Into the onion that it came in.
+    /// To who sent an onion.
     Onion {
-        /// The driver's number for the onion.
-        back: Ticket,
-        /// Whether a node brought it, rather than a client.
-        to_node: bool,
-        /// Seals the reply.
-        reply: ReplyTo,
+        /// Whom it came from.
+        back: Back,
+        /// How the answer is sealed.
+        reply: Box<ReplyTo>,
         /// What it counts towards [`WEIGHT_MAX`].
         weight: Weight,
     },
@@ -167,14 +166,11 @@ impl Calls {
     }
 
     /// Gives up a call and everything it is part of; who is to be told so.
-    pub fn drop_whole(&mut self, mut call: CallId) -> Option<Ticket> {
+    pub fn drop_whole(&mut self, mut call: CallId) -> Option<Then> {
         loop {
             match self.waiting.remove(&call)?.0 {
-                Then::Answer { ticket, weight, .. } | Then::Onion { back: ticket, weight, .. } => {
-                    self.release(weight);
-                    return Some(ticket);
-                }
                 Then::Part { whole, .. } => call = whole,
+                then => return Some(then),
             }
         }
     }

@@ -9,7 +9,8 @@ use data_encoding::HEXLOWER;
 
 use super::Node;
 use super::calls::{CallId, Then, Whole};
-use super::io::{AskError, NodeKey, Now, Output, Ticket};
+use super::io::{AskError, NodeKey, Now};
+use super::questions::Why;
 use crate::bt;
 use crate::rpc::{Done, Everywhere, Reply, Said};
 use crate::value::Value;
@@ -20,31 +21,21 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of members' replies that are held at a time.
 const HELD_MAX: usize = 256 << 20;
 
-/// The questions that wait for answers.
+/// The calls that members were asked to do too.
 #[derive(Default)]
 pub struct FanOut {
     rounds: BTreeMap<CallId, Round>,
-    asked: BTreeMap<Ticket, (CallId, NodeKey)>,
     held: usize,
-    last: u64,
 }
 
 /// One call, asked of every member.
 struct Round {
     asked: Bytes,
-    waiting: BTreeSet<Ticket>,
-    until: Duration,
+    waiting: BTreeSet<NodeKey>,
     held: usize,
     said: BTreeMap<String, Value>,
     members: BTreeMap<String, Value>,
     must_delete: bool,
-}
-
-impl FanOut {
-    /// When patience ends first: rounds end in the order they began.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        self.rounds.first_key_value().map(|(_, round)| round.until)
-    }
 }
 
 impl Node {
@@ -53,45 +44,40 @@ impl Node {
         if let Err(reply) = self.at_home(call.account(), now).and_then(|()| call.admit(&self.desk(now, false))) {
             return self.settle(then, reply, now);
         }
+        let id = self.calls.wait(then, Whole::Members);
         // The others first: what is slow is under way while we write.
-        let (asked, waiting) = self.ask_others(call);
+        let (asked, waiting) = self.ask_others(id, call, now);
         let (done, _) = self.do_here(call, now, false);
         let said = done.top.into_iter();
         let common = self.desk(now, false).common().map(|(name, value)| (name.to_owned(), value));
         let mut round = Round {
             asked,
-            waiting: waiting.iter().map(|(ticket, _)| *ticket).collect(),
-            until: now.mono + PATIENCE,
+            waiting,
             held: 0,
             said: said.chain(common).collect(),
             members: BTreeMap::new(),
             must_delete: call.must_delete(),
         };
         round.members.insert(name(&self.swarms.me()), Value::dict(done.entry));
-        if waiting.is_empty() {
-            return self.settle(then, round.reply(), now);
-        }
-        let id = self.calls.wait(then, Whole::Members);
+        let alone = round.waiting.is_empty();
         self.begun.insert(id);
-        self.fan_out.asked.extend(waiting.into_iter().map(|(ticket, peer)| (ticket, (id, peer))));
         self.fan_out.rounds.insert(id, round);
+        if alone {
+            self.finish(id, now);
+        }
     }
 
-    fn ask_others(&mut self, call: &dyn Everywhere) -> (Bytes, Vec<(Ticket, NodeKey)>) {
-        let others: Vec<NodeKey> = self.swarms.others().map(|node| node.key).collect();
+    fn ask_others(&mut self, id: CallId, call: &dyn Everywhere, now: Now) -> (Bytes, BTreeSet<NodeKey>) {
+        let others: BTreeSet<NodeKey> = self.swarms.others().map(|node| node.key).collect();
         if others.is_empty() {
-            return (Bytes::new(), Vec::new());
+            return (Bytes::new(), others);
         }
         let parts = vec![call.method().into(), Value::Bytes(bt::write(&call.carried()))];
         let body = Bytes::from(bt::write(&Value::List(parts)));
-        let ask = |peer| {
-            self.fan_out.last += 1;
-            let ticket = Ticket(self.fan_out.last);
-            self.out.push(Output::Ask { ticket, peer, method: "storage_cc", body: body.clone(), patience: PATIENCE });
-            (ticket, peer)
-        };
-        let asked = others.into_iter().map(ask).collect();
-        (body, asked)
+        for peer in &others {
+            self.ask(Why::Member(id, *peer), (*peer, "storage_cc"), body.clone(), PATIENCE, now);
+        }
+        (body, others)
     }
 
     /// Does a call at this member; what it says of it, and whether it failed.
@@ -112,11 +98,10 @@ impl Node {
         }
     }
 
-    /// A member answered, or it did not. One that was given up already is not heard any more.
-    pub(super) fn replied(&mut self, ticket: Ticket, reply: Result<Bytes, AskError>, now: Now) {
-        let Some((id, peer)) = self.fan_out.asked.remove(&ticket) else { return };
+    /// A member answered, or it did not.
+    pub(super) fn member_replied(&mut self, id: CallId, peer: NodeKey, reply: Result<Bytes, AskError>, now: Now) {
         let Some(round) = self.fan_out.rounds.get_mut(&id) else { return };
-        round.waiting.remove(&ticket);
+        round.waiting.remove(&peer);
         let missed = matches!(reply, Err(AskError::Timeout | AskError::Unreachable)).then(|| round.asked.clone());
         let room = HELD_MAX - self.fan_out.held;
         let (entry, bytes) = entry(reply, room);
@@ -129,18 +114,6 @@ impl Node {
         }
         if over {
             self.finish(id, now);
-        }
-    }
-
-    /// Ends the rounds whose time is over.
-    pub(super) fn overdue(&mut self, now: Now) {
-        while let Some(round) = self.fan_out.rounds.values().next() {
-            if round.until > now.mono {
-                return;
-            }
-            for ticket in round.waiting.clone() {
-                self.replied(ticket, Err(AskError::Timeout), now);
-            }
         }
     }
 

@@ -1,111 +1,68 @@
-//! Onion requests at this node: each is peeled, and goes on to the next node, out to a server, or becomes a call here
-//! whose reply is sealed for who asked. Neighbours: `crate::onion` (the layers), `node` (begins the calls).
+//! Carrying onions: one layer comes off, and what is under it goes on to a node, to a server, or is a call for us; what
+//! comes back goes back the same way. Neighbours: `onion` (the layers), `calls` (a call that came in one).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
-use ed25519_dalek::SigningKey;
-use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
-use x25519_dalek::StaticSecret;
-use zeroize::Zeroizing;
 
 use super::Node;
 use super::calls::{Then, Weight};
-use super::fan_out::refusal;
 use super::io::{AskError, Body, NodeKey, Now, Output, Ticket};
+use super::questions::Why;
 use crate::bt;
-use crate::onion::{Layer, Onion, Refusal, ReplyTo, peel};
+use crate::onion::{Layer, Onion, Refusal, peel};
 use crate::rpc::{Reply, Said};
 use crate::value::{Form, Value};
 
-/// How long the next node has to answer, with all nodes behind it.
-const NODE_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a server has.
-const SERVER_PATIENCE: Duration = Duration::from_secs(25);
-/// Tickets of onions have this bit, so that they are not mistaken for those of the fan-out.
-const ONIONS: u64 = 1 << 63;
+/// How long the rest of the way has to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where an onion's reply goes back.
-#[derive(Clone, Copy, Debug)]
+/// How long a server has to answer: less, so that who waits for us still hears that it did not.
+const SERVER_PATIENCE: Duration = Duration::from_secs(25);
+
+/// Who an onion came from, and the number of its call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Back {
-    /// To a client, with its status.
+    /// Whoever sent it first: it is answered as any call.
     Client(Ticket),
-    /// To the node before us, status and body in a list.
+    /// A node: it is answered `[status, body]`, and knows that it was carried at all.
     Node(Ticket),
 }
 
-/// The onions that wait for others.
-pub struct Onions {
-    secret: StaticSecret,
-    chance: ChaCha20Rng,
-    away: BTreeMap<Ticket, (Back, Weight)>,
-    /// Sent away since the last commit.
-    begun: Vec<Ticket>,
-    last: u64,
-}
-
-impl Onions {
-    /// The node's key opens layers. Nonces come from it and from when it started.
-    pub fn new(key: &SigningKey, now: Now) -> Onions {
-        let started = [now.wall.to_le_bytes().as_slice(), &now.mono.as_nanos().to_le_bytes()].concat();
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key.to_bytes()), &started);
-        let mut seed = Zeroizing::new([0; 32]);
-        seed.copy_from_slice(tag.as_ref());
-        let chance = ChaCha20Rng::from_seed(*seed);
-        let secret = StaticSecret::from(key.to_scalar_bytes());
-        Onions { secret, chance, away: BTreeMap::new(), begun: Vec::new(), last: 0 }
-    }
-
-    /// Whether a question is one of ours.
-    pub fn sent(ticket: Ticket) -> bool {
-        ticket.0 & ONIONS != 0
-    }
-
-    /// What was sent away since the last time; the commit worked.
-    pub fn committed(&mut self) {
-        self.begun.clear();
-    }
-}
-
-impl Back {
-    fn ticket(self) -> Ticket {
-        let (Back::Client(ticket) | Back::Node(ticket)) = self;
-        ticket
-    }
-}
-
 impl Node {
-    /// An onion came.
-    pub(super) fn onion(&mut self, back: Back, onion: Result<Onion, Refusal>, bytes: usize, now: Now) {
-        let layer = onion.and_then(|onion| peel(&onion, &self.onions.secret));
+    /// An onion as it came, from a client or from a node.
+    pub(super) fn onion(&mut self, back: Back, onion: Result<Onion, Refusal>, now: Now) {
+        if self.swarms.mine().is_none() {
+            let text = format!("Snode not ready: {:?}", self.swarms.me());
+            return self.go_back(back, Reply::text(503, text));
+        }
+        let layer = onion.and_then(|onion| {
+            let layer = peel(&onion, &self.secret)?;
+            Ok((layer, onion.sealed.len()))
+        });
+        let (layer, bytes) = match layer {
+            Ok(layer) => layer,
+            Err(Refusal { status, words }) => return self.go_back(back, Reply::text(status, words)),
+        };
         let Some(weight) = self.calls.admit(bytes) else {
-            return self.give(back, 503, b"Service node is overloaded, try another");
+            return self.go_back(back, Reply::text(503, "Service node is overloaded, try another"));
         };
         match layer {
-            Err(Refusal { status, words }) => {
+            Layer::Next { node, .. } if self.swarms.node(&NodeKey(node)).is_none() => {
                 self.calls.release(weight);
-                self.give(back, status, words.as_bytes());
+                self.go_back(back, Reply::text(502, format!("Next node not found: {:?}", NodeKey(node))));
             }
-            Ok(Layer::Next { node, onion }) => {
-                let peer = NodeKey(node);
-                if self.swarms.node(&peer).is_none() {
-                    self.calls.release(weight);
-                    return self.give(back, 502, format!("Next node not found: {}", HEXLOWER.encode(&node)).as_bytes());
-                }
-                let ticket = self.away(back, weight);
-                let (body, patience) = (onion.for_node(), NODE_PATIENCE);
-                self.out.push(Output::Ask { ticket, peer, method: "onion_request", body, patience });
+            Layer::Next { node, onion } => {
+                let node = NodeKey(node);
+                let why = Why::Onion(back, node, weight);
+                self.ask(why, (node, "onion_request"), onion.for_node(), PATIENCE, now);
             }
-            Ok(Layer::Server { url, body }) => {
-                let ticket = self.away(back, weight);
+            Layer::Server { url, body } => {
+                let ticket = self.questions.wait(Why::Server(back, weight), now.mono + SERVER_PATIENCE);
                 self.out.push(Output::Post { ticket, url, body, patience: SERVER_PATIENCE });
             }
-            Ok(Layer::Here { request, reply }) => {
-                let then = Then::Onion { back: back.ticket(), to_node: matches!(back, Back::Node(_)), reply, weight };
+            Layer::Here { request, reply } => {
+                let then = Then::Onion { back, reply: Box::new(reply), weight };
                 match self.read("storage_rpc", Form::Json, &request) {
                     Ok(call) => self.begin(call, then, now),
                     Err(refused) => self.settle(then, refused, now),
@@ -114,88 +71,69 @@ impl Node {
         }
     }
 
-    /// Remembers where the reply to what is sent away goes.
-    fn away(&mut self, back: Back, weight: Weight) -> Ticket {
-        self.onions.last += 1;
-        let ticket = Ticket(self.onions.last | ONIONS);
-        self.onions.away.insert(ticket, (back, weight));
-        self.onions.begun.push(ticket);
-        ticket
-    }
-
-    fn returned(&mut self, ticket: Ticket) -> Option<Back> {
-        let (back, weight) = self.onions.away.remove(&ticket)?;
+    /// The rest of the way answered, or it did not.
+    pub(super) fn onion_back(&mut self, back: Back, node: NodeKey, weight: Weight, reply: Result<Bytes, AskError>) {
         self.calls.release(weight);
-        Some(back)
-    }
-
-    /// The next node answered, or it did not.
-    pub(super) fn passed_on(&mut self, ticket: Ticket, reply: Result<Bytes, AskError>) {
-        let Some(back) = self.returned(ticket) else { return };
-        match reply {
-            Ok(bytes) => match listed(&bytes) {
-                Some((status, body)) => self.give(back, status, &body),
-                None => self.give(back, 502, b"Bad response from the next node"),
+        let reply = match reply {
+            Ok(bytes) => carried(&bytes).unwrap_or_else(|| Reply::text(500, "Invalid response from snode")),
+            Err(AskError::Timeout) => Reply::text(504, "Request time out"),
+            Err(AskError::Unreachable) => Reply::text(502, format!("Next node is currently unreachable: {node:?}")),
+            Err(AskError::Refused(words)) => match super::fan_out::refusal(&words) {
+                Some((code, reason)) => Reply::text(code.parse().unwrap_or(500), reason),
+                None => Reply::text(500, "Invalid response from snode"),
             },
-            Err(AskError::Timeout) => self.give(back, 504, b"Request time out"),
-            Err(AskError::Unreachable) => self.give(back, 502, b"Next node is currently unreachable"),
-            Err(AskError::Refused(words)) => match refusal(&words) {
-                Some((code, why)) => self.give(back, code.parse().unwrap_or(502), why.as_bytes()),
-                None => self.give(back, 502, b"Bad response from the next node"),
-            },
-        }
+        };
+        self.go_back(back, reply);
     }
 
-    /// A server answered, or it did not. What it says is sealed for who asked; we only carry it.
-    pub(super) fn posted(&mut self, ticket: Ticket, reply: Result<(u16, Bytes), AskError>) {
-        let Some(back) = self.returned(ticket) else { return };
-        match reply {
-            Ok((status, body)) => self.give(back, status, &body),
-            Err(AskError::Timeout) => self.give(back, 504, b"Request time out"),
-            Err(_) => self.give(back, 502, b"The server is currently unreachable"),
-        }
+    /// A server answered, or it did not.
+    pub(super) fn server_back(&mut self, back: Back, weight: Weight, reply: Result<(u16, Bytes), AskError>) {
+        self.calls.release(weight);
+        let reply = match reply {
+            Ok((status, body)) => Reply { status, body: Said::Raw(body) },
+            Err(AskError::Timeout) => Reply::text(504, "Request time out"),
+            Err(AskError::Unreachable) => Reply::text(502, "The server cannot be reached"),
+            Err(AskError::Refused(words)) => Reply::text(502, String::from_utf8_lossy(&words)),
+        };
+        self.go_back(back, reply);
     }
 
-    /// A call that came in an onion has its reply.
-    pub(super) fn sealed(&mut self, back: Back, to: &ReplyTo, reply: Reply) {
+    /// A call that came in an onion has its reply: sealed, it goes back.
+    pub(super) fn seal(&mut self, back: Back, reply_to: &crate::onion::ReplyTo, reply: Reply) {
         let body = match reply.body {
             Said::Dict(value) => value.write(Form::Json).into(),
             Said::Text(text) => text.into(),
             Said::Raw(bytes) => bytes,
         };
-        match to.seal(reply.status, &body, &mut self.onions.chance) {
-            Some(sealed) => self.give(back, 200, &sealed),
-            None => self.give(back, 500, b"Internal Server Error"),
-        }
-    }
-
-    /// Gives up what was sent away since the last commit, which failed; who is to be told so.
-    pub(super) fn drop_onions(&mut self) -> Vec<Ticket> {
-        let begun = std::mem::take(&mut self.onions.begun);
-        begun.into_iter().filter_map(|ticket| self.returned(ticket)).map(Back::ticket).collect()
-    }
-
-    fn give(&mut self, back: Back, status: u16, body: &[u8]) {
-        let output = match back {
-            Back::Client(ticket) => {
-                let text = str::from_utf8(body).ok().filter(|_| status != 200);
-                let body =
-                    text.map_or_else(|| Body::Raw(Bytes::copy_from_slice(body)), |text| Body::Text(text.to_owned()));
-                Output::Answer { ticket, status, body }
-            }
-            Back::Node(ticket) => {
-                let list = Value::List(vec![status.into(), Value::Bytes(body.to_vec())]);
-                Output::Answer { ticket, status: 200, body: Body::Raw(bt::write(&list).into()) }
-            }
+        let sealed = match reply_to.seal(reply.status, &body, &mut self.chance) {
+            Some(sealed) => Reply { status: 200, body: Said::Raw(sealed) },
+            None => Reply::text(500, "the answer could not be sealed"),
         };
-        self.out.push(output);
+        self.go_back(back, sealed);
+    }
+
+    fn go_back(&mut self, back: Back, reply: Reply) {
+        let ticket = match back {
+            Back::Client(ticket) => return self.answer(ticket, Form::Json, reply),
+            Back::Node(ticket) => ticket,
+        };
+        let body = match reply.body {
+            Said::Dict(value) => value.write(Form::Json),
+            Said::Text(text) => text.into_bytes(),
+            Said::Raw(bytes) => bytes.to_vec(),
+        };
+        let carried = Value::List(vec![reply.status.into(), Value::Bytes(body)]);
+        self.out.push(Output::Answer { ticket, status: 200, body: Body::Dict(bt::write(&carried).into()) });
     }
 }
 
 /// Reads `[status, body]`.
-fn listed(bytes: &[u8]) -> Option<(u16, Vec<u8>)> {
-    let Ok(Value::List(parts)) = bt::read(bytes) else { return None };
-    let Ok([Value::Int(status), Value::Bytes(body)]) = <[Value; 2]>::try_from(parts) else { return None };
-    let status = u16::try_from(status).ok().filter(|status| (100..600).contains(status))?;
-    Some((status, body))
+fn carried(bytes: &[u8]) -> Option<Reply> {
+    let Value::List(parts) = bt::read(bytes).ok()? else { return None };
+    let [Value::Int(status), Value::Bytes(body)] = &parts[..] else { return None };
+    let status = u16::try_from(*status).ok().filter(|status| (100..600).contains(status))?;
+    // What is not well is said in words, if they are any.
+    let words = if status == 200 { None } else { str::from_utf8(body).ok() };
+    let body = words.map_or_else(|| Said::Raw(body.clone().into()), |words| Said::Text(words.to_owned()));
+    Some(Reply { status, body })
 }

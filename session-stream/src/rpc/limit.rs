@@ -8,20 +8,21 @@ use std::time::Duration;
 /// Calls a bucket holds.
 pub const BUCKET: u32 = 600;
 
-/// How long one call takes to come back into a client's bucket.
-pub const PERIOD: Duration = Duration::from_micros(3333);
-
 /// Buckets there can be. Who comes when all are taken is limited until one is full again.
 pub const BUCKETS_MAX: usize = 10_000;
 
 /// How often full buckets are thrown away.
 const CLEAN: Duration = Duration::from_secs(10);
 
-/// The buckets that are not full.
-#[derive(Default)]
-pub struct Limiter {
-    buckets: BTreeMap<Ipv6Addr, Bucket>,
-    clean_at: Duration,
+/// How often they are when there is no room for another.
+const CLEAN_FULL: Duration = Duration::from_millis(100);
+
+/// The buckets that are not full, of everybody who called.
+pub struct Limiter<K> {
+    buckets: BTreeMap<K, Bucket>,
+    /// How long one call takes to come back.
+    period: Duration,
+    cleaned: Duration,
 }
 
 struct Bucket {
@@ -30,55 +31,106 @@ struct Bucket {
     at: Duration,
 }
 
-impl Limiter {
-    /// Whether a call from this address may be done now.
-    pub fn admits(&mut self, ip: IpAddr, now: Duration) -> bool {
-        let place = place(ip);
-        if now >= self.clean_at {
+impl<K: Ord> Limiter<K> {
+    /// Everybody's bucket is full.
+    pub fn new(period: Duration) -> Limiter<K> {
+        Limiter { buckets: BTreeMap::new(), period, cleaned: Duration::ZERO }
+    }
+
+    /// Whether a call of this one may be done now.
+    pub fn admits(&mut self, whose: K, now: Duration) -> bool {
+        let crowded = self.buckets.len() >= BUCKETS_MAX && !self.buckets.contains_key(&whose);
+        if now.saturating_sub(self.cleaned) >= if crowded { CLEAN_FULL } else { CLEAN } {
             self.clean(now);
         }
-        if !self.buckets.contains_key(&place) && self.buckets.len() >= BUCKETS_MAX {
-            self.clean(now);
-            if self.buckets.len() >= BUCKETS_MAX {
-                return false;
-            }
+        if crowded && self.buckets.len() >= BUCKETS_MAX {
+            return false;
         }
-        let bucket = self.buckets.entry(place).or_insert(Bucket { left: BUCKET, at: now });
-        bucket.fill(now);
-        match bucket.left.checked_sub(1) {
-            Some(left) => bucket.left = left,
-            None => return false,
-        }
-        true
+        let bucket = self.buckets.entry(whose).or_insert(Bucket { left: BUCKET, at: now });
+        bucket.fill(self.period, now);
+        let left = bucket.left.checked_sub(1);
+        bucket.left = left.unwrap_or(0);
+        left.is_some()
     }
 
     fn clean(&mut self, now: Duration) {
-        self.clean_at = now + CLEAN;
+        self.cleaned = now;
+        let period = self.period;
         self.buckets.retain(|_, bucket| {
-            bucket.fill(now);
+            bucket.fill(period, now);
             bucket.left < BUCKET
         });
     }
 }
 
 impl Bucket {
-    fn fill(&mut self, now: Duration) {
-        let micros = PERIOD.as_micros();
-        let back = now.saturating_sub(self.at).as_micros() / micros;
+    fn fill(&mut self, period: Duration, now: Duration) {
+        let back = now.saturating_sub(self.at).as_micros() / period.as_micros();
         if back >= u128::from(BUCKET - self.left) {
             (self.left, self.at) = (BUCKET, now);
         } else if let Ok(back) = u32::try_from(back) {
             self.left += back;
-            self.at += PERIOD * back;
+            self.at += period * back;
         }
     }
 }
 
 /// Whom an address stands for: a host of IPv4, or the network a host of IPv6 picks its addresses from.
-fn place(ip: IpAddr) -> Ipv6Addr {
+pub fn place(ip: IpAddr) -> Ipv6Addr {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => v6,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_micros(3333);
+
+    fn host(number: u32) -> Ipv6Addr {
+        place(IpAddr::V4(number.into()))
+    }
+
+    #[test]
+    fn a_bucket_is_emptied_by_calls_and_filled_by_time() {
+        let mut limiter = Limiter::new(PERIOD);
+        let mut now = Duration::from_secs(5);
+        assert!((0..BUCKET).all(|_| limiter.admits(host(1), now)));
+        assert!(!limiter.admits(host(1), now), "it is empty");
+        assert!(limiter.admits(host(2), now), "another's is not");
+        now += PERIOD - Duration::from_micros(1);
+        assert!(!limiter.admits(host(1), now));
+        now += Duration::from_micros(1);
+        assert!(limiter.admits(host(1), now), "one has come back");
+        assert!(!limiter.admits(host(1), now), "and only one");
+        now += PERIOD * 600 * 3;
+        assert_eq!((0..700).filter(|_| limiter.admits(host(1), now)).count(), 600, "it holds no more than it did");
+    }
+
+    #[test]
+    fn there_is_an_end_to_buckets_until_one_is_full_again() {
+        let mut limiter = Limiter::new(PERIOD);
+        let now = Duration::from_secs(1);
+        let hosts = u32::try_from(BUCKETS_MAX).unwrap_or(u32::MAX);
+        assert!((0..hosts).all(|number| limiter.admits(host(number), now)));
+        assert!(!limiter.admits(host(hosts), now));
+        assert!(limiter.admits(host(0), now), "who has one is served");
+        assert!(limiter.admits(host(0), now));
+        // After one period all but the busy one's are full, and gone.
+        let later = now + CLEAN_FULL;
+        assert!(limiter.admits(host(hosts), later));
+        assert!(limiter.buckets.len() <= 2);
+    }
+
+    #[test]
+    fn a_host_of_ipv6_is_its_network() {
+        let v6 = |text: &str| place(text.parse().unwrap_or(IpAddr::V4(0.into())));
+        assert_eq!(v6("2001:db8:1:2:3:4:5:6"), v6("2001:db8:1:2::1"));
+        assert_ne!(v6("2001:db8:1:2::1"), v6("2001:db8:1:3::1"));
+        assert_eq!(v6("::ffff:192.0.2.1"), v6("192.0.2.1"));
+        assert_ne!(v6("::ffff:192.0.2.1"), v6("192.0.2.2"));
     }
 }

@@ -85,9 +85,9 @@ impl Everywhere for Tokens {
 
     fn run(&self, desk: &mut Desk<'_>) -> Result<Done, Error> {
         let count = if self.back {
-            u64::try_from(desk.store.unrevoke(&self.account, &self.tokens)?).map_or(Value::Null, Value::from)
+            u64::try_from(desk.store.unrevoke(&self.account, &self.tokens, desk.now)?).map_or(Value::Null, Value::from)
         } else {
-            desk.store.revoke(&self.account, &self.tokens)?;
+            desk.store.revoke(&self.account, &self.tokens, desk.now)?;
             Value::Null
         };
         let receipt = desk.receipt(&[self.account.hex().as_bytes(), &self.subject()].concat());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Error, Store};
+use super::{Error, Journal, Store, replica};
 use crate::account::{Account, Namespace, Scope};
 
 /// Rows swept away at a time, so that a sweep never holds a caller up.
@@ -57,37 +57,42 @@ impl Store {
     /// # Errors
     /// The store is full, or does not work.
     pub fn put(&mut self, message: &Message, now: u64) -> Result<Stored, Error> {
-        if self.size()? + message.data.len() as u64 > self.cap {
-            return Err(Error::Capped);
-        }
-        self.write(|db| {
-            let Message { account, namespace, hash, timestamp, expiry, data } = message;
+        self.room_for(message)?;
+        self.write(|db, journal| {
+            let Message { account, namespace, hash, expiry, .. } = message;
             let mut found = db.prepare_cached(
                 "SELECT id, expiry FROM messages WHERE account = ?1 AND hash = ?2 AND namespace = ?3",
             )?;
-            let there: Option<(i64, u64)> =
-                found.query_row(params![account.0, hash, namespace.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let there: Option<(i64, u64)> = found
+                .query_row(params![account.0, hash, namespace.0], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
             match there {
                 Some((id, until)) if until > now => {
                     if *expiry > until {
-                        db.prepare_cached("UPDATE messages SET expiry = ?1 WHERE id = ?2")?.execute((expiry, id))?;
+                        move_expiry(db, journal, id, *expiry)?;
                     }
                     return Ok(Stored::Already(until.max(*expiry)));
                 }
                 // It has expired and only waits for the sweep: who stores it again stores it anew.
-                Some((id, _)) => db.prepare_cached("DELETE FROM messages WHERE id = ?1")?.execute([id])?,
-                None => 0,
-            };
-            if namespace.is_public_outbox() {
-                db.prepare_cached("DELETE FROM messages WHERE account = ?1 AND namespace = ?2")?
-                    .execute(params![account.0, namespace.0])?;
+                Some((id, _)) => bury(db, journal, id)?,
+                None => {}
             }
-            db.prepare_cached(
-                "INSERT INTO messages (account, namespace, hash, timestamp, expiry, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?
-            .execute(params![account.0, namespace.0, hash, timestamp, expiry, data])?;
+            if namespace.is_public_outbox() {
+                let mut others = db.prepare_cached("SELECT id FROM messages WHERE account = ?1 AND namespace = ?2")?;
+                let others = others.query_map(params![account.0, namespace.0], |row| row.get(0))?;
+                for id in others.collect::<rusqlite::Result<Vec<i64>>>()? {
+                    bury(db, journal, id)?;
+                }
+            }
+            let before = replica::dig_out(db, account, *namespace, hash)?;
+            insert(db, journal, message, (replica::reborn(before), *expiry))?;
             Ok(Stored::New)
         })
+    }
+
+    /// Whether one more message fits.
+    pub(super) fn room_for(&self, message: &Message) -> Result<(), Error> {
+        if self.size()? + message.data.len() as u64 > self.cap { Err(Error::Capped) } else { Ok(()) }
     }
 
     /// The messages of a box in the order they came, those after `after` if that is still there, else all: at most
@@ -135,13 +140,18 @@ impl Store {
     /// # Errors
     /// The store does not work.
     pub fn delete(&mut self, account: &Account, hashes: &[String], now: u64) -> Result<Vec<String>, Error> {
-        let mut gone = self.write(|db| {
-            let mut delete =
-                db.prepare_cached("DELETE FROM messages WHERE account = ?1 AND hash = ?2 AND expiry > ?3")?;
+        let mut gone = self.write(|db, journal| {
+            let mut find =
+                db.prepare_cached("SELECT id FROM messages WHERE account = ?1 AND hash = ?2 AND expiry > ?3")?;
             let mut gone = Vec::new();
             for hash in hashes {
-                if delete.execute(params![account.0, hash, now])? > 0 {
+                let ids = find.query_map(params![account.0, hash, now], |row| row.get(0))?;
+                let ids = ids.collect::<rusqlite::Result<Vec<i64>>>()?;
+                if !ids.is_empty() {
                     gone.push(hash.clone());
+                }
+                for id in ids {
+                    bury(db, journal, id)?;
                 }
             }
             Ok(gone)
@@ -162,13 +172,8 @@ impl Store {
         now: u64,
     ) -> Result<Vec<(Namespace, String)>, Error> {
         let before = before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
-        self.write(|db| {
-            affected(
-                db,
-                "DELETE FROM messages WHERE account = ?1 AND namespace = ifnull(?2, namespace) AND expiry > ?3
-                 AND timestamp <= ?4 RETURNING namespace, hash",
-                (account, scope, now, before),
-            )
+        self.write(|db, journal| {
+            affected(db, (account, scope, now), "timestamp <= ?4", before, |id| bury(db, journal, id))
         })
     }
 
@@ -183,14 +188,9 @@ impl Store {
         expiry: u64,
         now: u64,
     ) -> Result<Vec<(Namespace, String)>, Error> {
-        let expiry = i64::try_from(expiry).unwrap_or(i64::MAX);
-        self.write(|db| {
-            affected(
-                db,
-                "UPDATE messages SET expiry = ?4 WHERE account = ?1 AND namespace = ifnull(?2, namespace) AND expiry > ?3
-                 AND expiry > ?4 RETURNING namespace, hash",
-                (account, scope, now, expiry),
-            )
+        let time = i64::try_from(expiry).unwrap_or(i64::MAX);
+        self.write(|db, journal| {
+            affected(db, (account, scope, now), "expiry > ?4", time, |id| move_expiry(db, journal, id, expiry))
         })
     }
 
@@ -206,18 +206,20 @@ impl Store {
         change: Change,
         now: u64,
     ) -> Result<BTreeMap<String, u64>, Error> {
-        self.write(|db| {
+        self.write(|db, journal| {
             let moves = match change {
-                Change::Set => "true",
+                Change::Set => "?1 >= 0",
                 Change::Shorten => "expiry > ?1",
                 Change::Extend => "?1 - expiry > (expiry - timestamp) / 100",
             };
-            let mut update = db.prepare_cached(&format!(
-                "UPDATE messages SET expiry = ?1 WHERE account = ?2 AND hash = ?3 AND expiry > ?4 AND {moves}"
+            let mut find = db.prepare_cached(&format!(
+                "SELECT id FROM messages WHERE account = ?2 AND hash = ?3 AND expiry > ?4 AND {moves}"
             ))?;
             let mut moved = BTreeMap::new();
             for (hash, expiry) in messages {
-                if update.execute(params![expiry, account.0, hash, now])? > 0 {
+                let ids = find.query_map(params![expiry, account.0, hash, now], |row| row.get(0))?;
+                for id in ids.collect::<rusqlite::Result<Vec<i64>>>()? {
+                    move_expiry(db, journal, id, expiry)?;
                     moved.insert(hash.to_owned(), expiry);
                 }
             }
@@ -246,44 +248,72 @@ impl Store {
         Ok(expiries)
     }
 
-    /// Takes some of what has expired out of the file; whether there may be more.
+    /// Takes some of what has expired out of the file; whether there may be more. What somebody else may still hold with
+    /// a later expiry is remembered as gone until then.
     ///
     /// # Errors
     /// The store does not work.
     pub fn sweep(&mut self, now: u64) -> Result<bool, Error> {
-        let swept = self.write(|db| {
-            db.prepare_cached("DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE expiry <= ?1 LIMIT ?2)")?
-                .execute(params![now, SWEEP])
-        })?;
-        Ok(swept == SWEEP)
-    }
-
-    /// Reads through everything that is kept, for whom it moves to: the messages numbered above `after`, in order, until
-    /// their data fill `size` bytes; each with its number.
-    ///
-    /// # Errors
-    /// The store does not work.
-    pub fn walk(&self, after: i64, size: usize, now: u64) -> Result<Vec<(i64, Message)>, Error> {
-        let mut rows = self.db.prepare_cached(
-            "SELECT id, account, namespace, hash, timestamp, expiry, data FROM messages
-             WHERE id > ?1 AND expiry > ?2 ORDER BY id",
-        )?;
-        let mut rows = rows.query(params![after, now])?;
-        let (mut messages, mut spent) = (Vec::new(), 0);
-        while let Some(row) = rows.next()? {
-            let message = message(row, 1)?;
-            spent += OVERHEAD + message.data.len();
-            messages.push((row.get(0)?, message));
-            if spent >= size {
-                break;
+        let swept = self.write(|db, journal| {
+            let mut shortened = db.prepare_cached(
+                "SELECT id FROM messages WHERE id IN (SELECT id FROM messages WHERE expiry <= ?1 LIMIT ?2) AND until > ?1",
+            )?;
+            let shortened = shortened.query_map(params![now, SWEEP], |row| row.get(0))?;
+            let shortened = shortened.collect::<rusqlite::Result<Vec<i64>>>()?;
+            for id in &shortened {
+                bury(db, journal, *id)?;
             }
-        }
-        Ok(messages)
+            let mut swept = db
+                .prepare_cached("DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE expiry <= ?1 LIMIT ?2)")?;
+            let mut forget = db.prepare_cached(
+                "DELETE FROM gone WHERE (account, hash, namespace) IN
+                 (SELECT account, hash, namespace FROM gone WHERE until <= ?1 LIMIT ?2)",
+            )?;
+            let messages = shortened.len() + swept.execute(params![now, SWEEP])?;
+            Ok(messages.max(forget.execute(params![now, SWEEP])?))
+        })?;
+        Ok(swept >= SWEEP)
     }
 }
 
+/// Puts a message in, with its version and the latest expiry anybody may know it by.
+pub(super) fn insert(
+    db: &Connection,
+    journal: &mut Journal,
+    message: &Message,
+    (version, until): (i64, u64),
+) -> rusqlite::Result<()> {
+    let Message { account, namespace, hash, timestamp, expiry, data } = message;
+    db.prepare_cached(
+        "INSERT INTO messages (account, namespace, hash, timestamp, expiry, until, version, seq, data)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![account.0, namespace.0, hash, timestamp, expiry, until, version, journal.next(), data])?;
+    Ok(())
+}
+
+/// Takes a message out, and remembers that it is gone.
+fn bury(db: &Connection, journal: &mut Journal, id: i64) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO gone (account, hash, namespace, until, version, seq)
+         SELECT account, hash, namespace, until, ((version >> 32) + 1) << 32, ?2 FROM messages WHERE id = ?1",
+    )?
+    .execute(params![id, journal.next()])?;
+    db.prepare_cached("DELETE FROM messages WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// Moves a message's expiry.
+fn move_expiry(db: &Connection, journal: &mut Journal, id: i64, expiry: u64) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE messages SET expiry = ?2, until = max(until, ?2), version = version + 1, seq = ?3 WHERE id = ?1",
+    )?
+    .execute(params![id, expiry, journal.next()])?;
+    Ok(())
+}
+
 /// A message from six columns, the first of which is `at`.
-fn message(row: &Row<'_>, at: usize) -> rusqlite::Result<Message> {
+pub(super) fn message(row: &Row<'_>, at: usize) -> rusqlite::Result<Message> {
     Ok(Message {
         account: Account(row.get(at)?),
         namespace: Namespace(row.get(at + 1)?),
@@ -294,21 +324,31 @@ fn message(row: &Row<'_>, at: usize) -> rusqlite::Result<Message> {
     })
 }
 
-/// Does `what` to a box or the whole mailbox: ?1 the account, ?2 the namespace or null, ?3 now, ?4 the given time.
+/// Does `what` to the messages of a box or of the whole mailbox that have not expired and for which `which` holds of ?4,
+/// `time`; where they were and what they are, sorted by hash.
 fn affected(
     db: &Connection,
-    what: &str,
-    (account, scope, now, time): (&Account, Scope, u64, i64),
+    (account, scope, now): (&Account, Scope, u64),
+    which: &str,
+    time: i64,
+    mut what: impl FnMut(i64) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Vec<(Namespace, String)>> {
     let namespace = match scope {
         Scope::One(namespace) => Some(namespace.0),
         Scope::All => None,
     };
-    let mut statement = db.prepare_cached(what)?;
-    let rows = statement.query_map(params![account.0, namespace, now, time], |row| {
-        Ok((Namespace(row.get(0)?), row.get::<_, String>(1)?))
+    let mut find = db.prepare_cached(&format!(
+        "SELECT hash, namespace, id FROM messages WHERE account = ?1 AND namespace = ifnull(?2, namespace)
+         AND expiry > ?3 AND {which} ORDER BY hash"
+    ))?;
+    let rows = find.query_map(params![account.0, namespace, now, time], |row| {
+        Ok((Namespace(row.get(1)?), row.get::<_, String>(0)?, row.get(2)?))
     })?;
-    let mut affected = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    affected.sort_by(|one, other| one.1.cmp(&other.1));
+    let found = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut affected = Vec::with_capacity(found.len());
+    for (namespace, hash, id) in found {
+        what(id)?;
+        affected.push((namespace, hash));
+    }
     Ok(affected)
 }

@@ -2,10 +2,11 @@
 //! it is).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{SLACK, Store};
+use super::{Journal, SLACK, Store};
 
 /// The layout this program writes; an older one is brought up to it, a newer one is refused.
 const LAYOUT: i64 = 1;
@@ -19,18 +20,44 @@ CREATE TABLE messages (
     hash TEXT NOT NULL,
     timestamp INTEGER NOT NULL,
     expiry INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
     data BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX messages_hash ON messages (account, hash, namespace);
 CREATE INDEX messages_box ON messages (account, namespace, id);
 CREATE INDEX messages_expiry ON messages (expiry);
+CREATE UNIQUE INDEX messages_seq ON messages (seq);
+CREATE TABLE gone (
+    account BLOB NOT NULL,
+    hash TEXT NOT NULL,
+    namespace INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (account, hash, namespace)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX gone_until ON gone (until);
+CREATE UNIQUE INDEX gone_seq ON gone (seq);
 CREATE TABLE revocations (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     account BLOB NOT NULL,
     token BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
     UNIQUE (account, token)
 ) STRICT;
+CREATE UNIQUE INDEX revocations_seq ON revocations (seq);
+CREATE TABLE cursors (
+    peer BLOB PRIMARY KEY,
+    span BLOB NOT NULL,
+    epoch BLOB NOT NULL,
+    seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+INSERT INTO facts VALUES ('epoch', randomblob(16));
 ";
 
 /// What to do with a damaged file.
@@ -127,6 +154,8 @@ impl Store {
     fn prepare(db: rusqlite::Result<Connection>, cap: u64) -> Result<Store, Failure> {
         let db = db?;
         db.set_prepared_statement_cache_capacity(64);
+        // Another process may be just ending; longer than that it is not.
+        db.busy_timeout(Duration::from_secs(1))?;
         // Exclusive: nobody else touches the file while we hold it, and there is no shared memory file to lose.
         db.execute_batch(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
@@ -143,16 +172,18 @@ impl Store {
             LAYOUT => {}
             newer => return Err(Failure::Newer(newer)),
         }
-        // Every table is touched once, so that damage is met now and not by the first caller.
-        db.query_row(
-            "SELECT (SELECT max(id) FROM messages), (SELECT min(expiry) FROM messages), (SELECT max(id) FROM revocations),
-                    (SELECT max(name) FROM facts)",
+        // Every table is touched once, so that damage is met now and not by the first caller. What was numbered last may
+        // be gone, but no peer has acknowledged a higher number than it saw.
+        let (last, epoch) = db.query_row(
+            "SELECT max((SELECT ifnull(max(seq), 0) FROM messages), (SELECT ifnull(max(seq), 0) FROM gone),
+                        (SELECT ifnull(max(seq), 0) FROM revocations), (SELECT ifnull(max(seq), 0) FROM cursors)),
+                    (SELECT value FROM facts WHERE name = 'epoch'), (SELECT min(expiry) FROM messages)",
             [],
-            |_| Ok(()),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         let page: u64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
         db.pragma_update_and_check(None, "max_page_count", (cap + SLACK) / page, |_| Ok(()))?;
-        Ok(Store { db, cap, page, writing: false, undone: None })
+        Ok(Store { db, cap, page, epoch, journal: Journal(last), writing: false, undone: None })
     }
 }
 

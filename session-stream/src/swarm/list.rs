@@ -126,6 +126,11 @@ impl List {
         let assigned = self.nodes.values().map(|node| node.swarm).filter(|swarm| *swarm != SwarmId::UNASSIGNED);
         assigned.collect::<BTreeSet<_>>().into_iter().collect()
     }
+
+    /// A node's swarm; none when it is in none, or not on the list.
+    pub fn swarm_of(&self, node: &NodeKey) -> Option<SwarmId> {
+        self.nodes.get(node).map(|node| node.swarm).filter(|swarm| *swarm != SwarmId::UNASSIGNED)
+    }
 }
 
 impl Node {

@@ -39,6 +39,33 @@ pub fn nearest(swarms: &[SwarmId], place: u64) -> Option<SwarmId> {
     Some(if to_right < to_left { right } else { left })
 }
 
+/// The part of the circle that a swarm keeps, named by the swarm and its neighbours on both sides: while these are the
+/// same, so is the part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    left: SwarmId,
+    swarm: SwarmId,
+    right: SwarmId,
+}
+
+impl Span {
+    /// The part that `swarm` keeps among these, which are sorted; nothing when it is none of them.
+    pub fn of(swarms: &[SwarmId], swarm: SwarmId) -> Option<Span> {
+        let at = swarms.binary_search(&swarm).ok()?;
+        let left = swarms[(at + swarms.len() - 1) % swarms.len()];
+        Some(Span { left, swarm, right: swarms[(at + 1) % swarms.len()] })
+    }
+
+    /// As it is kept on disk.
+    pub fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        for (place, id) in bytes.as_chunks_mut::<8>().0.iter_mut().zip([self.left, self.swarm, self.right]) {
+            *place = id.0.to_be_bytes();
+        }
+        bytes
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -131,6 +158,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_place_stays_where_it_is_while_the_neighbours_do(
+            swarms in prop::collection::btree_set(any::<u64>(), 1..20), other: u64, place: u64,
+        ) {
+            let sorted = |swarms: &std::collections::BTreeSet<u64>| swarms.iter().copied().map(SwarmId).collect::<Vec<_>>();
+            let (before, mut more) = (sorted(&swarms), swarms);
+            more.insert(other);
+            let after = sorted(&more);
+            let swarm = nearest(&before, place).unwrap();
+            if Span::of(&before, swarm) == Span::of(&after, swarm) {
+                prop_assert_eq!(nearest(&after, place), Some(swarm));
+            }
+        }
+
         #[test]
         fn no_swarm_is_nearer(swarms in prop::collection::btree_set(any::<u64>(), 1..20), place: u64) {
             let swarms: Vec<u64> = swarms.into_iter().collect();

@@ -123,7 +123,11 @@ impl Town {
             Some(file) => Store::open(file, house.store_cap, Damaged::Refuse).unwrap(),
             None => Store::in_memory(house.store_cap).unwrap(),
         };
-        house.node = Some(Node::new(Config { key: house.key.clone(), network: Network::Main }, store, now));
+        house.node = Some(Node::new(
+            Config { key: house.key.clone(), network: Network::Main, seed: [7; 32].into() },
+            store,
+            now,
+        ));
     }
 
     /// A node is gone from one moment to the next; what it asked and was asked is never answered.
