@@ -15,6 +15,7 @@
 
 pub mod account;
 pub mod bt;
+pub mod client;
 pub mod frame;
 pub mod http;
 pub mod node;
