@@ -138,7 +138,7 @@ pub async fn start(settings: Settings) -> Result<Server, Trouble> {
     let budget = Budget::new(UNDER_WAY);
     let peers = Arc::new(Peers::new(me, identity, endpoint.clone(), budget.clone()));
     let clock = Clock::start();
-    let node = Node::new(node::Config { key, network: settings.network }, store, clock.now());
+    let node = Node::new(node::Config { key, network: settings.network, seed: random()? }, store, clock.now());
     let reach = if settings.private { Reach::Anywhere } else { Reach::Public };
     let means = Means { peers: peers.clone(), http: http.clone(), reach };
     let machine =

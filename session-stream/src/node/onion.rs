@@ -72,13 +72,7 @@ impl Node {
     }
 
     /// The rest of the way answered, or it did not.
-    pub(super) fn onion_back(
-        &mut self,
-        back: Back,
-        node: NodeKey,
-        weight: Weight,
-        reply: Result<Bytes, AskError>,
-    ) {
+    pub(super) fn onion_back(&mut self, back: Back, node: NodeKey, weight: Weight, reply: Result<Bytes, AskError>) {
         self.calls.release(weight);
         let reply = match reply {
             Ok(bytes) => carried(&bytes).unwrap_or_else(|| Reply::text(500, "Invalid response from snode")),

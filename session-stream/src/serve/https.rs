@@ -130,11 +130,9 @@ impl Door {
 
     /// Reads a body as far as it may go, or says why not.
     async fn body(&self, request: Request<Incoming>) -> Result<(Bytes, Share), Box<Answer>> {
-        let refuse = |status, words| Err(Box::new(say(status, words)));
-        let too_large = || refuse(413, "Payload Too Large");
         let mut body = request.into_body();
         if body.size_hint().lower() > BODY_MAX as u64 {
-            return too_large();
+            return refuse(413, "Payload Too Large");
         }
         let mut room = self.budget.share();
         let mut taken = Vec::new();
@@ -143,7 +141,7 @@ impl Door {
                 let Ok(frame) = frame else { return refuse(400, "the body is cut short") };
                 let Ok(piece) = frame.into_data() else { continue };
                 if taken.len() + piece.len() > BODY_MAX {
-                    return too_large();
+                    return refuse(413, "Payload Too Large");
                 }
                 if !room.grow(piece.len()) {
                     return refuse(503, "Service node is overloaded, try another");
@@ -168,6 +166,10 @@ impl Door {
 
 fn stats() -> Bytes {
     serde_json::json!({ "version": env!("CARGO_PKG_VERSION") }).to_string().into()
+}
+
+fn refuse<T>(status: u16, words: &str) -> Result<T, Box<Answer>> {
+    Err(Box::new(say(status, words)))
 }
 
 fn say(status: u16, words: &str) -> Answer {
