@@ -15,10 +15,12 @@
 
 pub mod account;
 pub mod bt;
+pub mod client;
 pub mod frame;
 pub mod http;
 pub mod node;
 pub mod onion;
+pub mod push;
 pub mod quic;
 pub mod rpc;
 pub mod serve;
