@@ -20,6 +20,7 @@ pub mod frame;
 pub mod http;
 pub mod node;
 pub mod onion;
+pub mod push;
 pub mod quic;
 pub mod rpc;
 pub mod serve;

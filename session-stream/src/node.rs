@@ -3,13 +3,16 @@
 //!
 //! [`Node::handle`] takes in any number of inputs, [`Node::commit`] puts what they changed on disk and gives out what is
 //! to be done: nothing is said before it is kept. [`calls`] holds the calls that wait for others, [`questions`] what
-//! others were asked; [`fan_out`] asks the swarm's other members, [`onion`] carries onions.
+//! others were asked; [`fan_out`] asks the swarm's other members, [`transfer`] tells them what they missed, [`push`] tells
+//! subscribers, [`onion`] carries onions.
 
 mod calls;
 mod fan_out;
 pub mod io;
 mod onion;
+mod push;
 mod questions;
+mod transfer;
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -25,10 +28,12 @@ use zeroize::Zeroizing;
 use crate::account::Network;
 use crate::bt;
 use crate::onion::Onion;
+use crate::push::Subscriptions;
 use crate::rpc::limit::{self, Limiter};
 use crate::rpc::{Call, Desk, Reply, Said, info};
-use crate::store::{self, Message, Store};
+use crate::store::{self, Store};
 use crate::swarm::Swarms;
+use crate::transfer::Transfer;
 use crate::value::{Form, Value};
 use calls::{CallId, Calls, Progress, Then, Whole};
 use fan_out::FanOut;
@@ -72,6 +77,8 @@ pub struct Node {
     calls: Calls,
     questions: Questions,
     fan_out: FanOut,
+    transfer: Transfer,
+    subscriptions: Subscriptions,
     chance: ChaCha20Rng,
     /// Calls begun since the last commit: what they did is lost if it fails.
     begun: BTreeSet<CallId>,
@@ -95,6 +102,8 @@ impl Node {
             calls: Calls::default(),
             questions: Questions::default(),
             fan_out: FanOut::default(),
+            transfer: Transfer::default(),
+            subscriptions: Subscriptions::default(),
             chance: ChaCha20Rng::from_seed(*seed),
             begun: BTreeSet::new(),
             out: Vec::new(),
@@ -110,13 +119,14 @@ impl Node {
             }
             Input::Call { ticket, origin, method, body } => self.client(ticket, origin, &method, &body, now),
             Input::Reply { ticket, reply } => self.replied(ticket, reply, now),
-            Input::Nodes(list) => self.listed(&list),
+            Input::Nodes(list) => self.listed(&list, now),
             Input::Posted { ticket, reply } => {
                 if let Some(Why::Server(back, weight)) = self.questions.take(ticket) {
                     self.server_back(back, weight, reply);
                 }
             }
-            Input::Closed(_) | Input::Wake => {}
+            Input::Closed(conn) => self.subscriptions.closed(conn),
+            Input::Wake => {}
         }
         self.pass(now);
     }
@@ -149,7 +159,8 @@ impl Node {
 
     /// When to be woken, on the monotonic clock, if nothing happens before.
     pub fn next_wake(&self) -> Option<Duration> {
-        self.questions.next_deadline().into_iter().chain([self.sweep_at]).min()
+        let wakes = [self.questions.next_deadline(), self.transfer.next_wake(), self.subscriptions.next_wake()];
+        wakes.into_iter().flatten().chain([self.sweep_at]).min()
     }
 
     /// Who keeps what, as far as this node knows.
@@ -167,6 +178,8 @@ impl Node {
         while let Some(ticket) = self.questions.overdue(now.mono) {
             self.replied(ticket, Err(AskError::Timeout), now);
         }
+        self.tell_others(now);
+        self.subscriptions.pass(now.mono);
         if now.mono >= self.sweep_at {
             // A store that cannot sweep cannot store either, and says so to whom it matters.
             let more = self.store.sweep(now.wall).unwrap_or(false);
@@ -184,11 +197,6 @@ impl Node {
         }
     }
 
-    fn listed(&mut self, list: &Bytes) {
-        // A list that makes no sense leaves the last one in its place; the driver has said so to the operator.
-        let _ = self.swarms.take(list);
-    }
-
     /// A client's call.
     fn client(&mut self, ticket: Ticket, origin: Origin, method: &str, body: &Bytes, now: Now) {
         // What comes through the onion was limited where it came in.
@@ -199,9 +207,10 @@ impl Node {
         if limited {
             return self.answer(ticket, Form::Json, Reply::text(429, TOO_MANY));
         }
-        match method {
-            "snode_ping" => self.answer(ticket, Form::Json, pong()),
-            "onion_req" => self.onion(Back::Client(ticket), Onion::from_client(body), now),
+        match (method, origin) {
+            ("monitor", Origin::Quic(ip, conn)) => self.monitor(ticket, (ip, conn), body, now),
+            ("snode_ping", _) => self.answer(ticket, Form::Json, pong()),
+            ("onion_req", _) => self.onion(Back::Client(ticket), Onion::from_client(body), now),
             _ => {
                 let form = form_of(body);
                 match self.read(method, form, body) {
@@ -240,6 +249,8 @@ impl Node {
             "snode_ping" => pong(),
             _ if self.swarms.node(&peer).is_none() => Reply::text(403, "you are not on my list of nodes"),
             "storage_cc" => self.carried(body, now),
+            "offer" => self.offered(peer, body, now),
+            "data" => self.brought(peer, body, now),
             "onion_request" if !self.nodes.admits(peer, now.mono) => Reply::text(429, TOO_MANY),
             "onion_request" => return self.onion(Back::Node(ticket), Onion::from_node(body), now),
             _ => Reply::text(400, format!("no method {method}")),
@@ -330,12 +341,6 @@ impl Node {
             Then::Part { .. } => {}
         }
     }
-
-    /// A message is new here.
-    fn stored(&mut self, _message: &Message, _now: Now) {}
-
-    /// A member did not hear of what it is to do: the body of a `storage_cc`.
-    fn missed(&mut self, _member: NodeKey, _body: &Bytes, _now: Now) {}
 
     /// Whether the account's mailbox is here, and what to say if it is not.
     fn at_home(&mut self, account: &crate::account::Account, now: Now) -> Result<(), Reply> {

@@ -30,7 +30,6 @@ pub struct FanOut {
 
 /// One call, asked of every member.
 struct Round {
-    asked: Bytes,
     waiting: BTreeSet<NodeKey>,
     held: usize,
     said: BTreeMap<String, Value>,
@@ -46,12 +45,11 @@ impl Node {
         }
         let id = self.calls.wait(then, Whole::Members);
         // The others first: what is slow is under way while we write.
-        let (asked, waiting) = self.ask_others(id, call, now);
+        let waiting = self.ask_others(id, call, now);
         let (done, _) = self.do_here(call, now, false);
         let said = done.top.into_iter();
         let common = self.desk(now, false).common().map(|(name, value)| (name.to_owned(), value));
         let mut round = Round {
-            asked,
             waiting,
             held: 0,
             said: said.chain(common).collect(),
@@ -67,17 +65,17 @@ impl Node {
         }
     }
 
-    fn ask_others(&mut self, id: CallId, call: &dyn Everywhere, now: Now) -> (Bytes, BTreeSet<NodeKey>) {
+    fn ask_others(&mut self, id: CallId, call: &dyn Everywhere, now: Now) -> BTreeSet<NodeKey> {
         let others: BTreeSet<NodeKey> = self.swarms.others().map(|node| node.key).collect();
         if others.is_empty() {
-            return (Bytes::new(), others);
+            return others;
         }
         let parts = vec![call.method().into(), Value::Bytes(bt::write(&call.carried()))];
         let body = Bytes::from(bt::write(&Value::List(parts)));
         for peer in &others {
             self.ask(Why::Member(id, *peer), (*peer, "storage_cc"), body.clone(), PATIENCE, now);
         }
-        (body, others)
+        others
     }
 
     /// Does a call at this member; what it says of it, and whether it failed.
@@ -102,17 +100,12 @@ impl Node {
     pub(super) fn member_replied(&mut self, id: CallId, peer: NodeKey, reply: Result<Bytes, AskError>, now: Now) {
         let Some(round) = self.fan_out.rounds.get_mut(&id) else { return };
         round.waiting.remove(&peer);
-        let missed = matches!(reply, Err(AskError::Timeout | AskError::Unreachable)).then(|| round.asked.clone());
         let room = HELD_MAX - self.fan_out.held;
         let (entry, bytes) = entry(reply, room);
         self.fan_out.held += bytes;
         round.held += bytes;
         round.members.insert(name(&peer), entry);
-        let over = round.waiting.is_empty();
-        if let Some(asked) = missed {
-            self.missed(peer, &asked, now);
-        }
-        if over {
+        if round.waiting.is_empty() {
             self.finish(id, now);
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use crate::push::Conn;
 pub use crate::swarm::NodeKey;
 
 /// What time it is. Timers go by `mono`, signatures and expiry by `wall`.
@@ -23,10 +24,6 @@ pub struct Now {
 /// Which call an answer belongs to. The driver numbers calls that come in, the machine questions that go out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
-
-/// A connection that can be pushed to. The driver numbers them and never uses a number again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Conn(pub u64);
 
 /// By which way a call came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +47,8 @@ pub enum Input {
         ticket: Ticket,
         /// By which way.
         origin: Origin,
-        /// `store`, `monitor`, `snode_ping`, `onion_req`; between nodes `storage_cc`, `data`, `onion_request`.
+        /// `store`, `monitor`, `snode_ping`, `onion_req`; between nodes `storage_cc`, `offer`, `data`,
+        /// `onion_request`.
         method: String,
         /// The parameters, JSON or bt by their first byte, or what else the method takes.
         body: Bytes,
@@ -95,7 +93,7 @@ pub enum Output {
         ticket: Ticket,
         /// Whom.
         peer: NodeKey,
-        /// `storage_cc`, `data`, `onion_request`, `snode_ping`.
+        /// `storage_cc`, `offer`, `data`, `onion_request`, `snode_ping`.
         method: &'static str,
         /// What.
         body: Bytes,

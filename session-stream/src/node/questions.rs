@@ -20,6 +20,8 @@ pub enum Why {
     Onion(Back, NodeKey, Weight),
     /// Who sent an onion; it went to a server.
     Server(Back, Weight),
+    /// Us: this node was told what it may have missed.
+    Told(NodeKey),
 }
 
 /// The questions that wait.
