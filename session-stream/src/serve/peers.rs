@@ -245,7 +245,7 @@ impl Link {
         let waiting =
             |stream: &tokio::sync::OnceCell<RequestStream>| stream.get().map_or(0, RequestStream::outstanding);
         let cell = match method {
-            "data" => &self.data,
+            "data" | "offer" => &self.data,
             "onion_request" => {
                 let Some(least) = self.onions.iter().min_by_key(|stream| waiting(stream)) else {
                     return Err(AskError::Unreachable);
