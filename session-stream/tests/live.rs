@@ -226,7 +226,7 @@ async fn an_onion_request_goes_over_three_nodes() {
     let [a, b, c] = &street.houses[..] else { panic!() };
     let way = OnionWay::new((HOME, a.https), vec![a.hop(), b.hop(), c.hop()]).unwrap();
     let owner = Owner::session(&[1; 32]);
-    let timestamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let timestamp = wall();
     let store = json!({"pubkey": owner.account().hex(), "timestamp": timestamp, "ttl": 60_000, "data": BASE64.encode(b"through")});
     let stored = way.call("store", &store).await.unwrap();
     assert_eq!(stored["swarm"].as_object().unwrap().len(), 3);
@@ -263,4 +263,58 @@ async fn nodes_that_were_down_come_back_with_what_they_had() {
     let stored = client.store(&Recipient::Owner(&owner), 0, b"after", HOUR).await.unwrap();
     assert_eq!(stored.members, 3, "the others found it again");
     street.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_who_does_not_read_is_cut_and_nobody_else() {
+    let street = Street::new(&[7]).await;
+    let house = &street.houses[0];
+    let owner = Arc::new(Owner::session(&[1; 32]));
+    let mut config = ClientConfig::new(tls::client(None, house.key, CLIENTS).unwrap());
+    let mut narrow = transport(CLIENT_IDLE, None);
+    narrow.stream_receive_window(quinn::VarInt::from_u32(64 << 10));
+    config.transport_config(Arc::new(narrow));
+    let from = endpoint("127.0.0.1:0".parse().unwrap(), None).unwrap();
+    let lazy = from.connect_with(config, (HOME, house.quic).into(), tls::SERVER_NAME).unwrap().await.unwrap();
+    let (mut send, _unread) = lazy.open_bi().await.unwrap();
+    send.write_all(&monitor(&owner)).await.unwrap();
+    let client = Client::new(street.targets(), Route::Address).unwrap();
+    let mut eager = client.watch(&owner, &[0]);
+    let mut told = 0u32;
+    for number in 0..200u32 {
+        let data = [&number.to_be_bytes()[..], &vec![7; 70_000]].concat();
+        client.store(&Recipient::Owner(&owner), 0, &data, HOUR).await.unwrap();
+        if lazy.close_reason().is_some() {
+            break;
+        }
+    }
+    let Some(ConnectionError::ApplicationClosed(close)) = lazy.close_reason() else { panic!("it was not cut") };
+    assert_eq!(close.error_code, code::TOO_SLOW);
+    while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(500), eager.message()).await {
+        told += 1;
+    }
+    assert!(told > 50, "who reads is told everything: {told}");
+    street.stop().await;
+}
+
+#[allow(clippy::disallowed_methods)] // the nodes here go by the host's clock
+fn wall() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+/// A subscription to an owner's first namespace, as a frame.
+fn monitor(owner: &Owner) -> Bytes {
+    use session_stream::bt;
+    use session_stream::frame::Frame;
+    use session_stream::value::Value;
+    let seconds = wall() / 1000;
+    let signature = owner.sign(&format!("MONITOR{}{seconds}10", owner.account().hex()));
+    let dict = Value::dict([
+        ("P", Value::Bytes(owner.ed25519().unwrap().to_vec())),
+        ("d", Value::Int(1)),
+        ("n", Value::List(vec![Value::Int(0)])),
+        ("s", Value::Bytes(signature.to_vec())),
+        ("t", seconds.into()),
+    ]);
+    Frame::Command { id: 0, endpoint: "monitor".into(), body: bt::write(&dict).into() }.write().unwrap()
 }
