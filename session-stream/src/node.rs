@@ -194,7 +194,7 @@ impl Node {
             Some(Why::Member(call, peer)) => self.member_replied(call, peer, reply, now),
             Some(Why::Onion(back, peer, weight)) => self.onion_back(back, peer, weight, reply),
             Some(Why::Server(back, weight)) => self.server_back(back, weight, reply.map(|body| (200, body))),
-            Some(Why::Told(peer)) => self.told(peer, reply, now),
+            Some(Why::Told(peer, number)) => self.told((peer, number), reply, now),
         }
     }
 

@@ -68,6 +68,8 @@ const CLOCK: u64 = 60 * 60 * 1000;
 pub struct Ask {
     /// Whom.
     pub peer: NodeKey,
+    /// Its number among what that one was asked: only the answer to the last question counts.
+    pub number: u64,
     /// `offer` or `data`.
     pub method: &'static str,
     /// What.
@@ -88,6 +90,8 @@ pub struct Transfer {
     ripe: Option<i64>,
     /// At which time which change was the last.
     ripening: VecDeque<(Duration, i64)>,
+    /// Questions asked so far.
+    asked: u64,
 }
 
 /// Looking through the accounts for those that are not ours.
@@ -108,6 +112,8 @@ struct Peer {
     /// Whether it knows that we are here, with this epoch.
     greeted: bool,
     step: Step,
+    /// The number of the last question.
+    asked: u64,
     failures: u32,
 }
 
@@ -144,7 +150,7 @@ impl Transfer {
                         let cursor = store.cursor(&node.key.0, &span).ok().flatten();
                         let (epoch, told) = cursor.map_or((None, 0), |(epoch, told)| (Some(epoch), told));
                         let step = Step::Idle(now);
-                        Peer { swarm, span, epoch, told, greeted: false, step, failures: 0 }
+                        Peer { swarm, span, epoch, told, greeted: false, step, asked: 0, failures: 0 }
                     }
                 };
                 chosen.insert(node.key, peer);
@@ -170,7 +176,7 @@ impl Transfer {
         let ripe = self.ripen(store.last_change(), now);
         let mut budget = READ_MAX;
         let mut under_way = self.batches();
-        let mut asks = Vec::new();
+        let mut asks: Vec<Ask> = Vec::new();
         for (key, peer) in &mut self.peers {
             match &peer.step {
                 Step::Offered { until, .. } | Step::Sending { until: Some(until), .. } if *until <= now => {
@@ -185,6 +191,11 @@ impl Transfer {
                     asks.extend(batch);
                 }
                 _ => {}
+            }
+            // At most the last of them is this one's.
+            if let Some(ask) = asks.last_mut().filter(|ask| ask.peer == *key) {
+                self.asked += 1;
+                (ask.number, peer.asked) = (self.asked, self.asked);
             }
         }
         asks
@@ -224,9 +235,16 @@ impl Transfer {
         }
     }
 
-    /// A peer answered, or it did not.
-    pub fn replied(&mut self, key: NodeKey, reply: Result<&[u8], ()>, store: &mut Store, now: Duration) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
+    /// A peer answered the question of that number, or it did not.
+    pub fn replied(
+        &mut self,
+        (key, number): (NodeKey, u64),
+        reply: Result<&[u8], ()>,
+        store: &mut Store,
+        now: Duration,
+    ) {
+        // Whoever has shown another epoch meanwhile, or keeps something else, was asked before it did.
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.asked == number) else { return };
         match reply.ok().and_then(|bytes| Answer::read(bytes).ok()) {
             Some(answer) => peer.heard(key, answer, store, now),
             None => peer.failed(now),
@@ -314,7 +332,7 @@ impl Transfer {
     fn met(&mut self, key: NodeKey, epoch: [u8; 16], now: Duration) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.shows(epoch) {
-            peer.step = Step::Idle(now);
+            (peer.step, peer.asked) = (Step::Idle(now), 0);
         }
         match &mut peer.step {
             Step::Idle(at) if peer.failures > 0 => *at = now,
@@ -373,7 +391,7 @@ impl Peer {
         }
         let body = Offer { epoch: store.epoch(), entries: entries.clone() }.write().into();
         self.step = Step::Offered { entries, upto, until: now + OFFER_PATIENCE + GRACE };
-        Some(Ask { peer: key, method: "offer", body, patience: OFFER_PATIENCE })
+        Some(Ask { peer: key, number: 0, method: "offer", body, patience: OFFER_PATIENCE })
     }
 
     /// The next batch of what it wants; when there is none, it knows the page.
@@ -399,7 +417,7 @@ impl Peer {
         }
         *until = Some(now + BATCH_PATIENCE + GRACE);
         let body = form::write_batch(&batch).into();
-        Some(Ask { peer: key, method: "data", body, patience: BATCH_PATIENCE })
+        Some(Ask { peer: key, number: 0, method: "data", body, patience: BATCH_PATIENCE })
     }
 
     /// It answered.

@@ -53,7 +53,7 @@ impl Programs {
         let data = data_dir(node);
         fs::create_dir_all(&data).or_trouble(|| format!("cannot make {}", data.display()))?;
         let mut session = Command::new(&self.node);
-        session.arg("--data-dir").arg(data).arg("--private");
+        session.arg("--data-dir").arg(data).arg("--private").env("NO_COLOR", "1");
         session.arg("--registry").arg(format!("http://{}:{REGISTRY_PORT}", registry.v4));
         Ok(session)
     }

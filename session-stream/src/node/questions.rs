@@ -20,8 +20,8 @@ pub enum Why {
     Onion(Back, NodeKey, Weight),
     /// Who sent an onion; it went to a server.
     Server(Back, Weight),
-    /// Us: this node was told what it may have missed.
-    Told(NodeKey),
+    /// Us: this node was told what it may have missed; the question's number there.
+    Told(NodeKey, u64),
 }
 
 /// The questions that wait.

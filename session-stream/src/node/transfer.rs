@@ -22,14 +22,14 @@ impl Node {
     /// Asks what is to be asked now.
     pub(super) fn tell_others(&mut self, now: Now) {
         for ask in self.transfer.due(&mut self.store, &self.swarms, now.mono) {
-            self.ask(Why::Told(ask.peer), (ask.peer, ask.method), ask.body, ask.patience, now);
+            self.ask(Why::Told(ask.peer, ask.number), (ask.peer, ask.method), ask.body, ask.patience, now);
         }
     }
 
     /// Somebody we told something answered, or it did not.
-    pub(super) fn told(&mut self, peer: NodeKey, reply: Result<Bytes, AskError>, now: Now) {
+    pub(super) fn told(&mut self, whom: (NodeKey, u64), reply: Result<Bytes, AskError>, now: Now) {
         let reply = reply.as_deref().map_err(|_| ());
-        self.transfer.replied(peer, reply, &mut self.store, now.mono);
+        self.transfer.replied(whom, reply, &mut self.store, now.mono);
     }
 
     /// Somebody offers what it has.
