@@ -31,7 +31,7 @@ use crate::onion::Onion;
 use crate::push::Subscriptions;
 use crate::rpc::limit::{self, Limiter};
 use crate::rpc::{Call, Desk, Reply, Said, info};
-use crate::store::{self, Store};
+use crate::store::{Store, Trouble};
 use crate::swarm::Swarms;
 use crate::transfer::Transfer;
 use crate::value::{Form, Value};
@@ -46,6 +46,9 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// How soon a sweep goes on that has not come to its end.
 const SWEEP_ON: Duration = Duration::from_millis(100);
+
+/// How long the store must work before it is said that it does.
+const TROUBLE: Duration = Duration::from_secs(60);
 
 /// How long one call takes to come back into the bucket of a client, and of a node.
 const CLIENT_PERIOD: Duration = Duration::from_micros(3333);
@@ -84,6 +87,8 @@ pub struct Node {
     begun: BTreeSet<CallId>,
     out: Vec<Output>,
     sweep_at: Duration,
+    last: Duration,
+    trouble: Option<(Trouble, Duration)>,
 }
 
 impl Node {
@@ -108,11 +113,14 @@ impl Node {
             begun: BTreeSet::new(),
             out: Vec::new(),
             sweep_at: now.mono,
+            last: now.mono,
+            trouble: None,
         }
     }
 
     /// Takes in what happened. What is to be done about it is given out by [`Node::commit`].
     pub fn handle(&mut self, input: Input, now: Now) {
+        self.last = now.mono;
         match input {
             Input::Call { ticket, origin: Origin::Peer(peer), method, body } => {
                 self.peer(ticket, peer, &method, &body, now);
@@ -131,12 +139,12 @@ impl Node {
         self.pass(now);
     }
 
-    /// Puts on disk what was done since the last time, and gives out what is to be done. If the disk fails, every answer
-    /// says so, nobody is asked and nobody is told; the error is for the operator.
-    pub fn commit(&mut self) -> (Vec<Output>, Result<(), store::Error>) {
-        let kept = self.store.commit();
+    /// Puts on disk what was done since the last time, and gives out what is to be done; and what the operator has to know
+    /// of the store, for a minute after it was last so. If the disk fails, every answer says so, nobody is asked and
+    /// nobody is told.
+    pub fn commit(&mut self) -> (Vec<Output>, Result<(), Trouble>) {
         let begun = std::mem::take(&mut self.begun);
-        if let Err(error) = &kept {
+        if let Err(error) = self.store.commit() {
             let text = format!("Internal Server Error. {error}; nothing was done, try another node");
             // What needs no disk goes on: onions that pass.
             self.out.retain_mut(|output| match output {
@@ -154,7 +162,16 @@ impl Node {
                 }
             }
         }
-        (std::mem::take(&mut self.out), kept)
+        (std::mem::take(&mut self.out), self.trouble())
+    }
+
+    fn trouble(&mut self) -> Result<(), Trouble> {
+        if let Some(trouble) = self.store.trouble() {
+            self.trouble = Some((trouble, self.last + TROUBLE));
+        }
+        let lasting = self.trouble.take().filter(|(_, until)| *until > self.last);
+        self.trouble = lasting.clone();
+        lasting.map_or(Ok(()), |(trouble, _)| Err(trouble))
     }
 
     /// When to be woken, on the monotonic clock, if nothing happens before.
@@ -194,6 +211,7 @@ impl Node {
             Some(Why::Member(call, peer)) => self.member_replied(call, peer, reply, now),
             Some(Why::Onion(back, peer, weight)) => self.onion_back(back, peer, weight, reply),
             Some(Why::Server(back, weight)) => self.server_back(back, weight, reply.map(|body| (200, body))),
+            Some(Why::Told(peer)) => self.told(peer, reply, now),
         }
     }
 

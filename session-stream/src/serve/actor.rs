@@ -183,9 +183,9 @@ fn run(mut node: Node, clock: Clock, mut desk: Desk, mut waiting: mpsc::Receiver
         if let Err(error) = &kept
             && keeps
         {
-            tracing::error!("the message store cannot be written, every store is refused until it can: {error}");
+            tracing::error!("{error}");
         } else if kept.is_ok() && !keeps {
-            tracing::info!("the message store can be written again");
+            tracing::info!("the message store works again");
         }
         keeps = kept.is_ok();
         outputs.into_iter().for_each(|output| desk.act(output));
