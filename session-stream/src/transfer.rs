@@ -8,7 +8,7 @@
 //! is on the other's disk, the cursor moves. So a newcomer is told everything, somebody who was away what it missed,
 //! a crash on either side repeats a page, and a node that lost its disk is told everything again: it shows another epoch.
 //!
-//! Marks cost little, so they are offered even of what the fan-out has delivered already.
+//! Marks cost little, so they are offered even of what the fan-out has delivered already, once it has had its time.
 
 pub mod form;
 
@@ -24,6 +24,12 @@ use crate::store::replica::{Entry, Mark};
 use crate::store::{Error, Message, Store};
 use crate::swarm::{Change, NodeKey, Ours, SwarmId, Swarms};
 use form::{Answer, BATCH_BYTES_MAX, OFFER_MAX, OVERHEAD, Offer};
+
+/// How old a change is before it is told: the members are being asked to do the same, and whoever had it told first would
+/// answer that there was nothing left to do.
+const RIPE: Duration = Duration::from_secs(10);
+/// How finely that is measured.
+const RIPE_STEP: Duration = Duration::from_secs(1);
 
 /// How long after a page that was the last one the next change is offered.
 const PACE: Duration = Duration::from_secs(10);
@@ -78,6 +84,10 @@ pub struct Transfer {
     strays: BTreeSet<SwarmId>,
     search: Option<Search>,
     taking: Option<(NodeKey, Duration)>,
+    /// The last change that may be told; nothing before the journal was looked at.
+    ripe: Option<i64>,
+    /// At which time which change was the last.
+    ripening: VecDeque<(Duration, i64)>,
 }
 
 /// Looking through the accounts for those that are not ours.
@@ -157,6 +167,7 @@ impl Transfer {
     /// What is to be asked now.
     pub fn due(&mut self, store: &mut Store, swarms: &Swarms, now: Duration) -> Vec<Ask> {
         self.search_on(store, swarms, now);
+        let ripe = self.ripen(store.last_change(), now);
         let mut budget = READ_MAX;
         let mut under_way = self.batches();
         let mut asks = Vec::new();
@@ -166,7 +177,7 @@ impl Transfer {
                     peer.failed(now);
                 }
                 Step::Idle(at) if *at <= now && budget > 0 => {
-                    asks.extend(peer.offer(*key, store, swarms, &mut budget, now));
+                    asks.extend(peer.offer(*key, store, swarms, (ripe, &mut budget), now));
                 }
                 Step::Sending { until: None, .. } if under_way < BATCHES_MAX => {
                     let batch = peer.batch(*key, store, now);
@@ -177,6 +188,21 @@ impl Transfer {
             }
         }
         asks
+    }
+
+    /// The last change that may be told. What was there at the start is old.
+    fn ripen(&mut self, last: i64, now: Duration) -> i64 {
+        if self.ripening.back().is_none_or(|(at, _)| *at + RIPE_STEP <= now) {
+            self.ripening.push_back((now, last));
+        }
+        let ripe = self.ripe.get_or_insert(last);
+        while let Some((at, change)) = self.ripening.front()
+            && *at + RIPE <= now
+        {
+            *ripe = *change;
+            self.ripening.pop_front();
+        }
+        *ripe
     }
 
     fn batches(&self) -> usize {
@@ -315,7 +341,7 @@ impl Peer {
         key: NodeKey,
         store: &mut Store,
         swarms: &Swarms,
-        budget: &mut usize,
+        (ripe, budget): (i64, &mut usize),
         now: Duration,
     ) -> Option<Ask> {
         let (mut entries, mut upto, mut ended) = (Vec::new(), self.told, false);
@@ -327,6 +353,10 @@ impl Peer {
             *budget -= changes.len();
             ended = changes.len() < OFFER_MAX;
             for (seq, entry) in changes {
+                if seq > ripe {
+                    ended = true;
+                    break;
+                }
                 if swarms.swarm_of(&entry.account().0) == Some(self.swarm) {
                     if entries.len() == OFFER_MAX {
                         break;
