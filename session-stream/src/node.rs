@@ -47,6 +47,9 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How soon a sweep goes on that has not come to its end.
 const SWEEP_ON: Duration = Duration::from_millis(100);
 
+/// Bytes of answers after which they should be given out.
+const SAID_MAX: usize = 32 << 20;
+
 /// How long the store must work before it is said that it does.
 const TROUBLE: Duration = Duration::from_secs(60);
 
@@ -86,6 +89,8 @@ pub struct Node {
     /// Calls begun since the last commit: what they did is lost if it fails.
     begun: BTreeSet<CallId>,
     out: Vec<Output>,
+    /// Bytes of answers among them.
+    said: usize,
     sweep_at: Duration,
     last: Duration,
     trouble: Option<(Trouble, Duration)>,
@@ -112,6 +117,7 @@ impl Node {
             chance: ChaCha20Rng::from_seed(*seed),
             begun: BTreeSet::new(),
             out: Vec::new(),
+            said: 0,
             sweep_at: now.mono,
             last: now.mono,
             trouble: None,
@@ -162,6 +168,7 @@ impl Node {
                 }
             }
         }
+        self.said = 0;
         (std::mem::take(&mut self.out), self.trouble())
     }
 
@@ -172,6 +179,11 @@ impl Node {
         let lasting = self.trouble.take().filter(|(_, until)| *until > self.last);
         self.trouble = lasting.clone();
         lasting.map_or(Ok(()), |(trouble, _)| Err(trouble))
+    }
+
+    /// Whether so much is to be said that it should be, before anything else is taken in.
+    pub fn is_full(&self) -> bool {
+        self.said >= SAID_MAX
     }
 
     /// When to be woken, on the monotonic clock, if nothing happens before.
@@ -387,6 +399,10 @@ impl Node {
             Said::Dict(value) => Body::Dict(value.write(form).into()),
             Said::Text(text) => Body::Text(text),
             Said::Raw(bytes) => Body::Raw(bytes),
+        };
+        self.said += match &body {
+            Body::Dict(bytes) | Body::Raw(bytes) => bytes.len(),
+            Body::Text(text) => text.len(),
         };
         self.out.push(Output::Answer { ticket, status: reply.status, body });
     }
