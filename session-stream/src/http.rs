@@ -89,6 +89,11 @@ impl Http {
         Ok(Http { trusting: Arc::new(trusting).into(), unknowing: Arc::new(unknowing).into() })
     }
 
+    /// TLS that trusts nobody, for who speaks something else over it.
+    pub fn unknowing(&self) -> TlsConnector {
+        self.unknowing.clone()
+    }
+
     /// Gets, or posts a body; the answer has at most `limit` bytes.
     ///
     /// # Errors

@@ -147,7 +147,7 @@ pub async fn start(settings: Settings) -> Result<Server, Trouble> {
 
     let seats = Seats::new(settings.quic_each_max, QUIC_MAX);
     let attendant = Attendant::new(actor.clone(), peers.clone(), seats.clone(), budget.clone());
-    peers.attended_by(attendant.clone());
+    peers.attended_by(Some(attendant.clone()));
     let door = https::Door {
         actor: actor.clone(),
         peers: peers.clone(),
@@ -196,6 +196,11 @@ impl Server {
         self.machine.actor()
     }
 
+    /// The height of the newest list.
+    pub fn height(&self) -> u64 {
+        self.peers.list().height
+    }
+
     /// Reads the list of nodes again now.
     pub fn reread(&self) {
         self.again.notify_one();
@@ -212,6 +217,7 @@ impl Server {
     /// Stops accepting, says goodbye, and ends when what was accepted is on disk.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
+        self.peers.attended_by(None);
         self.machine.stop().await;
         self.endpoint.close(code::GOODBYE, b"this node stops");
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.endpoint.wait_idle()).await;

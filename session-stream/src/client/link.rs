@@ -44,7 +44,7 @@ impl Link {
             let addr = addr.ok_or_else(|| failed("no address for that name".into()))?;
             // Older nodes insist on a key, whoever's it is: one that is forgotten tells nobody anything.
             let identity = Identity::throwaway().map_err(|e| failed(e.to_string()))?;
-            let config = tls::client(&identity, target.key, CLIENTS).map_err(|e| failed(e.to_string()))?;
+            let config = tls::client(Some(&identity), target.key, CLIENTS).map_err(|e| failed(e.to_string()))?;
             let mut config = ClientConfig::new(config);
             config.transport_config(Arc::new(transport(CLIENT_IDLE, Some(KEEP_ALIVE))));
             let connecting =

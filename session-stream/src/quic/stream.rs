@@ -288,7 +288,14 @@ impl Desk {
 }
 
 async fn write(connection: Connection, mut send: SendStream, mut queued: mpsc::Receiver<Queued>, desk: Arc<Desk>) {
-    while let Some(Queued { bytes, room, push }) = queued.recv().await {
+    let mut stopped = std::pin::pin!(send.stopped());
+    loop {
+        let next = tokio::select! {
+            next = queued.recv() => next,
+            // The other side reads no further: whoever waits for an answer waits in vain.
+            _ = &mut stopped => None,
+        };
+        let Some(Queued { bytes, room, push }) = next else { break };
         let written = timeout(FRAME_PATIENCE, send.write_all(&bytes)).await;
         desk.pushes.fetch_sub(push, Ordering::Relaxed);
         drop(room);
@@ -352,3 +359,6 @@ async fn receive(
         began = reader.unfinished().then(|| goes_on.unwrap_or_else(Instant::now));
     }
 }
+
+#[cfg(test)]
+mod tests;

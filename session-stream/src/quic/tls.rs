@@ -121,17 +121,26 @@ fn accepting(identity: &Identity, names: &[Vec<u8>], keys: Option<bool>) -> Resu
     Ok(Arc::new(config.map_err(|e| Error::General(e.to_string()))?))
 }
 
-/// How we dial: prove `identity` if asked for one, insist on the server's key, speak one protocol.
+/// How we dial: prove `identity`, if there is one, insist on the server's key, speak one protocol.
 ///
 /// # Errors
 /// The TLS library was built without something it needs.
-pub fn client(identity: &Identity, expected: [u8; 32], protocol: &[u8]) -> Result<Arc<dyn ClientConfig>, Error> {
+pub fn client(
+    identity: Option<&Identity>,
+    expected: [u8; 32],
+    protocol: &[u8],
+) -> Result<Arc<dyn ClientConfig>, Error> {
     let provider = Arc::new(provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(OneKey(expected, provider.signature_verification_algorithms)))
-        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(identity.0.clone())));
+        .with_custom_certificate_verifier(Arc::new(OneKey(expected, provider.signature_verification_algorithms)));
+    let mut config = match identity {
+        Some(Identity(key)) => {
+            builder.with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key.clone())))
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::Connection;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -75,7 +75,8 @@ pub struct Means {
     pub reach: Reach,
 }
 
-/// Gives the machine a thread, and returns the way to it. Called inside a tokio runtime, which must outlive the thread.
+/// Gives the machine a thread, and returns the way to it. The thread ends when it is stopped, or when nobody is left who
+/// could bring it anything. Called inside a tokio runtime, which does what takes time.
 ///
 /// # Errors
 /// The system gives no thread.
@@ -87,12 +88,14 @@ pub fn start(node: Node, clock: Clock, means: Means) -> std::io::Result<Running>
         tickets: 0,
         subscribers: HashMap::new(),
         posting: Arc::default(),
-        actor: actor.clone(),
+        events: actor.events.downgrade(),
+        runtime: Handle::current(),
         means,
     };
-    let runtime = Handle::current();
+    // The thread's own, for waiting with a time limit: it does not depend on how the other one ends.
+    let waits = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let name = thread::Builder::new().name("machine".into());
-    let thread = name.spawn(move || run(node, clock, desk, waiting, &runtime))?;
+    let thread = name.spawn(move || run(node, clock, desk, waiting, &waits))?;
     Ok(Running(actor, thread))
 }
 
@@ -152,17 +155,18 @@ struct Desk {
     tickets: u64,
     subscribers: HashMap<Conn, Subscriber>,
     posting: Arc<()>,
-    actor: Actor,
+    /// To bring ourselves what others answer.
+    events: mpsc::WeakSender<Event>,
+    runtime: Handle,
     means: Means,
 }
 
-fn run(mut node: Node, clock: Clock, mut desk: Desk, mut waiting: mpsc::Receiver<Event>, runtime: &Handle) {
-    let _inside = runtime.enter();
+fn run(mut node: Node, clock: Clock, mut desk: Desk, mut waiting: mpsc::Receiver<Event>, waits: &Runtime) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut works = true;
     loop {
         let wake = node.next_wake().map_or(Duration::from_secs(3600), |moment| clock.until(moment));
-        let taken = runtime.block_on(async { timeout(wake, waiting.recv_many(&mut batch, BATCH)).await });
+        let taken = waits.block_on(async { timeout(wake, waiting.recv_many(&mut batch, BATCH)).await });
         let mut stop = taken == Ok(0);
         if taken.is_err() {
             node.handle(Input::Wake, clock.now());
@@ -244,10 +248,10 @@ impl Desk {
                 }
             }
             Output::Ask { ticket, peer, method, body, patience } => {
-                let (peers, actor) = (self.means.peers.clone(), self.actor.clone());
-                tokio::spawn(async move {
+                let (peers, events) = (self.means.peers.clone(), self.events.clone());
+                self.runtime.spawn(async move {
                     let reply = peers.ask(peer, method, body, patience).await;
-                    actor.happened(Input::Reply { ticket, reply }).await;
+                    bring(&events, Input::Reply { ticket, reply }).await;
                 });
             }
             Output::Post { ticket, url, body, patience } => self.post(ticket, url, body, patience),
@@ -256,10 +260,10 @@ impl Desk {
     }
 
     fn post(&self, ticket: Ticket, url: String, body: Bytes, patience: Duration) {
-        let (http, reach, actor, posting) =
-            (self.means.http.clone(), self.means.reach, self.actor.clone(), self.posting.clone());
+        let (http, reach) = (self.means.http.clone(), self.means.reach);
+        let (events, posting) = (self.events.clone(), self.posting.clone());
         let full = Arc::strong_count(&posting) > POSTS_MAX + 1;
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let asking = http.ask(&url, Some((body, "application/octet-stream")), ONION_MAX, Trust::Authorities, reach);
             let reply = match () {
                 () if full => Err(AskError::Unreachable),
@@ -270,7 +274,13 @@ impl Desk {
                 },
             };
             drop(posting);
-            actor.happened(Input::Posted { ticket, reply }).await;
+            bring(&events, Input::Posted { ticket, reply }).await;
         });
+    }
+}
+
+async fn bring(events: &mpsc::WeakSender<Event>, input: Input) {
+    if let Some(events) = events.upgrade() {
+        let _ = events.send(Event::Happened(input)).await;
     }
 }

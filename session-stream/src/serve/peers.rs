@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,7 +42,7 @@ pub struct Peers {
     budget: Budget,
     list: Mutex<Arc<List>>,
     table: Mutex<BTreeMap<NodeKey, Arc<Entry>>>,
-    attendant: OnceLock<Attendant>,
+    attendant: Mutex<Option<Attendant>>,
 }
 
 /// What is known of one peer.
@@ -73,12 +73,13 @@ impl Peers {
     /// Nobody yet. Dials leave from `endpoint`, and prove `identity`.
     pub fn new(me: NodeKey, identity: Identity, endpoint: Endpoint, budget: Budget) -> Peers {
         let (list, table) = (Mutex::default(), Mutex::default());
-        Peers { me, identity, endpoint, budget, list, table, attendant: OnceLock::new() }
+        Peers { me, identity, endpoint, budget, list, table, attendant: Mutex::default() }
     }
 
-    /// Says who attends to commands that come over connections we dial; once, before anything is asked.
-    pub fn attended_by(&self, attendant: Attendant) {
-        let _ = self.attendant.set(attendant);
+    /// Says who attends to commands that come over connections we dial; before anything is asked, and with nobody at the
+    /// end, for the attendant knows us too.
+    pub fn attended_by(&self, attendant: Option<Attendant>) {
+        *self.attendant.lock().unwrap_or_else(PoisonError::into_inner) = attendant;
     }
 
     /// Takes the newest list. Connections to nodes that are not on it any more are closed.
@@ -185,10 +186,10 @@ impl Peers {
     }
 
     async fn dial(&self, peer: NodeKey, addr: SocketAddr) -> Option<Arc<Link>> {
-        let mut config = ClientConfig::new(tls::client(&self.identity, peer.0, NODES).ok()?);
+        let mut config = ClientConfig::new(tls::client(Some(&self.identity), peer.0, NODES).ok()?);
         config.transport_config(Arc::new(transport(NODE_IDLE, Some(NODE_KEEP_ALIVE))));
         let connection = self.endpoint.connect_with(config, addr, tls::SERVER_NAME).ok()?.await.ok()?;
-        let attendant = self.attendant.get()?.clone();
+        let attendant = self.attendant.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let commands = attendant.attend_peer(peer, connection.clone());
         Some(self.settle(peer, Link::new(connection, true, commands)))
     }
@@ -244,7 +245,7 @@ impl Link {
         let waiting =
             |stream: &tokio::sync::OnceCell<RequestStream>| stream.get().map_or(0, RequestStream::outstanding);
         let cell = match method {
-            "data" => &self.data,
+            "data" | "offer" => &self.data,
             "onion_request" => {
                 let Some(least) = self.onions.iter().min_by_key(|stream| waiting(stream)) else {
                     return Err(AskError::Unreachable);

@@ -138,7 +138,7 @@ async fn https(http: &Http, node: &Node) -> bool {
 
 /// Whether a node answers over QUIC, with its key, as it would a client.
 async fn quic(endpoint: &Endpoint, node: &Node) -> Option<()> {
-    let mut config = ClientConfig::new(tls::client(&Identity::throwaway().ok()?, node.key.0, CLIENTS).ok()?);
+    let mut config = ClientConfig::new(tls::client(Some(&Identity::throwaway().ok()?), node.key.0, CLIENTS).ok()?);
     config.transport_config(Arc::new(transport(CLIENT_IDLE, None)));
     let addr = SocketAddr::from((node.ip, node.quic));
     let connection = endpoint.connect_with(config, addr, tls::SERVER_NAME).ok()?.await.ok()?;
