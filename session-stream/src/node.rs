@@ -252,12 +252,24 @@ impl Node {
                 let form = form_of(body);
                 match self.read(method, form, body) {
                     Ok(call) => match self.room.admit(Who::Client(place), What::Call, body.len()) {
-                        Some(room) => self.begin(call, Then::Answer { ticket, form, room }, now),
+                        Some(room) => {
+                            self.charge(Who::Client(place), &call);
+                            self.begin(call, Then::Answer { ticket, form, room }, now);
+                        }
                         None => self.answer(ticket, form, Reply::text(503, "Service node is overloaded, try another")),
                     },
                     Err(reply) => self.answer(ticket, form, reply),
                 }
             }
+        }
+    }
+
+    /// A call that is as much work as many counts as many.
+    fn charge(&mut self, who: Who, call: &Call) {
+        let more = call.work().saturating_sub(1);
+        match who {
+            Who::Client(place) => self.clients.charge(&place, more),
+            Who::Node(node) => self.nodes.charge(&node, more),
         }
     }
 

@@ -217,6 +217,24 @@ fn who_calls_too_often_is_told_so_whatever_the_way_in() {
 }
 
 #[test]
+fn a_call_that_is_much_work_counts_as_many() {
+    let owner = Owner::group(1);
+    let hash = "A".repeat(43);
+    let info = json!({"method": "info", "params": {}});
+    let many = vec![hash.clone(); 6400];
+    let delete = owner.signed(&["delete", &many.concat()], json!({"messages": many}));
+    for (method, params, calls) in [
+        ("batch", json!({"requests": vec![info.clone(); 20]}), 30),
+        ("sequence", json!({"requests": vec![info; 20]}), 30),
+        ("delete", delete, 6),
+    ] {
+        let mut town = Town::new(1, &[7]);
+        let statuses: Vec<u16> = (0..=calls).map(|_| town.call(0, method, params.to_string()).0).collect();
+        assert_eq!(statuses.iter().position(|status| *status == 429), Some(calls), "{method}");
+    }
+}
+
+#[test]
 fn a_node_that_sends_too_many_onions_is_limited_but_its_swarm_goes_on() {
     let mut town = Town::new(1, &[7, 7]);
     let peer = Origin::Peer(town.houses[1].id());

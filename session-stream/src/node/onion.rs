@@ -70,7 +70,10 @@ impl Node {
             Layer::Here { request, reply } => {
                 let then = Then::Onion { back, reply: Box::new(reply), room };
                 match self.read("storage_rpc", Form::Json, &request) {
-                    Ok(call) => self.begin(call, then, now),
+                    Ok(call) => {
+                        self.charge(who, &call);
+                        self.begin(call, then, now);
+                    }
                     Err(refused) => self.settle(then, refused, now),
                 }
             }

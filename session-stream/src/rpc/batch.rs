@@ -133,6 +133,11 @@ impl Branch {
         Ok(Branch { condition, then, otherwise })
     }
 
+    /// How many plain calls it is as much work as, at most.
+    pub fn work(&self) -> usize {
+        self.then.iter().chain(&self.otherwise).map(Call::work).max().unwrap_or(1)
+    }
+
     /// What is said of the condition, and the call that is to be done.
     pub fn decide(self, desk: &Desk<'_>) -> (BTreeMap<String, Value>, Option<Call>) {
         let (hard, soft) = desk.swarms.hard_fork();

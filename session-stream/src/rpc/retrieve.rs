@@ -148,6 +148,10 @@ impl Here for Expiries {
         &self.account
     }
 
+    fn names(&self) -> usize {
+        self.hashes.len()
+    }
+
     fn look(&self, desk: &Desk<'_>) -> Result<BTreeMap<String, Value>, Reply> {
         if !desk.is_now(self.timestamp) {
             return Err(Reply::text(406, "get_expiries timestamp too far from current time"));
