@@ -41,13 +41,16 @@ use fan_out::FanOut;
 use io::{AskError, Body, Input, NodeKey, Now, Origin, Output, Ticket};
 use onion::Back;
 use questions::{Questions, Why};
-use room::{Room, What, Who};
+use room::{Place, Room, What, Who};
 
 /// How often what has expired is swept away.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// How soon a sweep goes on that has not come to its end.
 const SWEEP_ON: Duration = Duration::from_millis(100);
+
+/// Bytes of an answer that are as much work as a call.
+const ANSWER: usize = 256 << 10;
 
 /// Bytes of answers after which they should be given out.
 const SAID_MAX: usize = 32 << 20;
@@ -380,15 +383,27 @@ impl Node {
     fn settle_now(&mut self, then: Then, reply: Reply) {
         match then {
             Then::Answer { ticket, form, room } => {
-                self.room.release(room);
+                let before = self.said;
                 self.answer(ticket, form, reply);
+                self.answered(room, before);
             }
             Then::Onion { back, reply: reply_to, room } => {
-                self.room.release(room);
+                let before = self.said;
                 self.seal(back, &reply_to, reply);
+                self.answered(room, before);
             }
             Then::Part { .. } => {}
         }
+    }
+
+    /// A call waits no more; a long answer to it counts as many calls.
+    fn answered(&mut self, room: Place, before: usize) {
+        let more = (self.said - before) / ANSWER;
+        match room.who() {
+            Who::Client(place) => self.clients.charge(&place, more),
+            Who::Node(node) => self.nodes.charge(&node, more),
+        }
+        self.room.release(room);
     }
 
     /// Whether the account's mailbox is here, and what to say if it is not.

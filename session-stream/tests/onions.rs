@@ -235,6 +235,21 @@ fn a_call_that_is_much_work_counts_as_many() {
 }
 
 #[test]
+fn a_long_answer_counts_as_many_calls() {
+    let mut town = Town::new(1, &[7]);
+    let owner = Owner::group(1);
+    for number in 0..60u8 {
+        let params = owner.message(&town, 2, &vec![number; 76_000]);
+        let other = town.begin_from(0, Origin::Https([192, 0, 2, number].into()), "store", params.to_string());
+        assert_eq!(town.answer(other).0, 200);
+    }
+    let look = owner.look(&town, 2, json!({"max_size": -1})).to_string();
+    let statuses: Vec<u16> = (0..30).map(|_| town.call(0, "retrieve", look.clone()).0).collect();
+    let first = statuses.iter().position(|status| *status == 429).unwrap();
+    assert!((20..30).contains(&first), "{first} answers of six megabytes at once");
+}
+
+#[test]
 fn a_node_that_sends_too_many_onions_is_limited_but_its_swarm_goes_on() {
     let mut town = Town::new(1, &[7, 7]);
     let peer = Origin::Peer(town.houses[1].id());

@@ -132,7 +132,9 @@ impl Node {
             Said::Raw(bytes) => bytes.to_vec(),
         };
         let carried = Value::List(vec![reply.status.into(), Value::Bytes(body)]);
-        self.out.push(Output::Answer { ticket, status: 200, body: Body::Dict(bt::write(&carried).into()) });
+        let carried = Bytes::from(bt::write(&carried));
+        self.said += carried.len();
+        self.out.push(Output::Answer { ticket, status: 200, body: Body::Dict(carried) });
     }
 }
 

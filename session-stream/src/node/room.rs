@@ -43,6 +43,13 @@ pub struct Place {
     bytes: usize,
 }
 
+impl Place {
+    /// Whose it is.
+    pub fn who(&self) -> Who {
+        self.who
+    }
+}
+
 /// The places taken.
 #[derive(Default)]
 pub struct Room {
