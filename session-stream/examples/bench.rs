@@ -67,7 +67,7 @@ async fn node(data_dir: PathBuf) -> Outcome<()> {
         damaged: Damaged::Refuse,
         quic_each_max: 20_000,
         private: true,
-        tests: false,
+        tests: None,
     };
     let server = serve::start(settings).await?;
     let mut out = std::io::stdout();

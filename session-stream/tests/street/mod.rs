@@ -127,7 +127,7 @@ impl House {
             damaged: Damaged::Refuse,
             quic_each_max: 20_000,
             private: true,
-            tests: false,
+            tests: None,
         };
         let server = serve::start(settings.clone()).await.unwrap();
         let (https, quic) = (server.https().port(), server.quic().port());
