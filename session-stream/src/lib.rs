@@ -5,11 +5,11 @@
 //! swarm. Floors look down only; each line below may use what stands under it:
 //!
 //! ```text
-//! 5  serve | client   sockets: HTTPS, QUIC, the node list; a client's connections          the floor that acts
+//! 5  serve | client | registry   sockets: HTTPS, QUIC, the node list; a client's connections; a private network's list
 //! 4  quic, http       how either end speaks over a socket
 //! 3  node             the machine: calls in, answers, questions to peers and pushes out    wiring only
 //! 2  rpc | push | transfer | onion    what a call does | who is told | what moves house | layers of a request
-//! 1  store | swarm | account          what is kept | who keeps it | who may
+//! 1  store | swarm over account       what is kept | who keeps it; who may
 //! 0  value, bt, frame                 every byte
 //! ```
 
@@ -22,6 +22,7 @@ pub mod node;
 pub mod onion;
 pub mod push;
 pub mod quic;
+pub mod registry;
 pub mod rpc;
 pub mod serve;
 pub mod store;

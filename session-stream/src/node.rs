@@ -31,7 +31,7 @@ use crate::onion::Onion;
 use crate::push::Subscriptions;
 use crate::rpc::limit::{self, Limiter};
 use crate::rpc::{Call, Desk, Reply, Said, info};
-use crate::store::{self, Store};
+use crate::store::{Store, Trouble};
 use crate::swarm::Swarms;
 use crate::transfer::Transfer;
 use crate::value::{Form, Value};
@@ -46,6 +46,12 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// How soon a sweep goes on that has not come to its end.
 const SWEEP_ON: Duration = Duration::from_millis(100);
+
+/// Bytes of answers after which they should be given out.
+const SAID_MAX: usize = 32 << 20;
+
+/// How long the store must work before it is said that it does.
+const TROUBLE: Duration = Duration::from_secs(60);
 
 /// How long one call takes to come back into the bucket of a client, and of a node.
 const CLIENT_PERIOD: Duration = Duration::from_micros(3333);
@@ -83,7 +89,11 @@ pub struct Node {
     /// Calls begun since the last commit: what they did is lost if it fails.
     begun: BTreeSet<CallId>,
     out: Vec<Output>,
+    /// Bytes of answers among them.
+    said: usize,
     sweep_at: Duration,
+    last: Duration,
+    trouble: Option<(Trouble, Duration)>,
 }
 
 impl Node {
@@ -107,12 +117,16 @@ impl Node {
             chance: ChaCha20Rng::from_seed(*seed),
             begun: BTreeSet::new(),
             out: Vec::new(),
+            said: 0,
             sweep_at: now.mono,
+            last: now.mono,
+            trouble: None,
         }
     }
 
     /// Takes in what happened. What is to be done about it is given out by [`Node::commit`].
     pub fn handle(&mut self, input: Input, now: Now) {
+        self.last = now.mono;
         match input {
             Input::Call { ticket, origin: Origin::Peer(peer), method, body } => {
                 self.peer(ticket, peer, &method, &body, now);
@@ -131,12 +145,12 @@ impl Node {
         self.pass(now);
     }
 
-    /// Puts on disk what was done since the last time, and gives out what is to be done. If the disk fails, every answer
-    /// says so, nobody is asked and nobody is told; the error is for the operator.
-    pub fn commit(&mut self) -> (Vec<Output>, Result<(), store::Error>) {
-        let kept = self.store.commit();
+    /// Puts on disk what was done since the last time, and gives out what is to be done; and what the operator has to know
+    /// of the store, for a minute after it was last so. If the disk fails, every answer says so, nobody is asked and
+    /// nobody is told.
+    pub fn commit(&mut self) -> (Vec<Output>, Result<(), Trouble>) {
         let begun = std::mem::take(&mut self.begun);
-        if let Err(error) = &kept {
+        if let Err(error) = self.store.commit() {
             let text = format!("Internal Server Error. {error}; nothing was done, try another node");
             // What needs no disk goes on: onions that pass.
             self.out.retain_mut(|output| match output {
@@ -154,7 +168,22 @@ impl Node {
                 }
             }
         }
-        (std::mem::take(&mut self.out), kept)
+        self.said = 0;
+        (std::mem::take(&mut self.out), self.trouble())
+    }
+
+    fn trouble(&mut self) -> Result<(), Trouble> {
+        if let Some(trouble) = self.store.trouble() {
+            self.trouble = Some((trouble, self.last + TROUBLE));
+        }
+        let lasting = self.trouble.take().filter(|(_, until)| *until > self.last);
+        self.trouble = lasting.clone();
+        lasting.map_or(Ok(()), |(trouble, _)| Err(trouble))
+    }
+
+    /// Whether so much is to be said that it should be, before anything else is taken in.
+    pub fn is_full(&self) -> bool {
+        self.said >= SAID_MAX
     }
 
     /// When to be woken, on the monotonic clock, if nothing happens before.
@@ -370,6 +399,10 @@ impl Node {
             Said::Dict(value) => Body::Dict(value.write(form).into()),
             Said::Text(text) => Body::Text(text),
             Said::Raw(bytes) => Body::Raw(bytes),
+        };
+        self.said += match &body {
+            Body::Dict(bytes) | Body::Raw(bytes) => bytes.len(),
+            Body::Text(text) => text.len(),
         };
         self.out.push(Output::Answer { ticket, status: reply.status, body });
     }

@@ -105,6 +105,8 @@ impl Done {
 pub trait Here: Send {
     /// Whose mailbox.
     fn account(&self) -> &Account;
+    /// Is content with one of so many parts of what an answer holds: as many look in one call.
+    fn share(&mut self, _parts: usize) {}
     /// Looks.
     ///
     /// # Errors

@@ -247,9 +247,10 @@ async fn greet(registry: Registry, me: NodeKey, https: u16, quic: u16) {
         "pubkey_ed25519": data_encoding::HEXLOWER.encode(&me.0),
     });
     loop {
-        if let Err(error) = registry.call("storage_server_ping", here.clone()).await {
+        let greeted = registry.call("storage_server_ping", here.clone()).await;
+        if let Err(error) = &greeted {
             tracing::debug!("{error}");
         }
-        tokio::time::sleep(list::GREET_EVERY).await;
+        tokio::time::sleep(if greeted.is_ok() { list::GREET_EVERY } else { list::GREET_AGAIN }).await;
     }
 }

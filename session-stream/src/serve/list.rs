@@ -25,6 +25,8 @@ const FILE_EVERY: Duration = Duration::from_secs(1);
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(20);
 /// How often the registry is told that we are here.
 pub const GREET_EVERY: Duration = Duration::from_secs(30);
+/// How soon it is told again when it could not be told.
+pub const GREET_AGAIN: Duration = Duration::from_secs(2);
 
 /// Where the list comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
