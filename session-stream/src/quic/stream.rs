@@ -22,6 +22,8 @@ pub const FRAME_PATIENCE: Duration = Duration::from_secs(30);
 const QUEUE_MAX: usize = 4096;
 /// Bytes of pushes that may wait to be written to one connection.
 const PUSHES_MAX: usize = 4 << 20;
+/// What needs no room in a budget, in bytes.
+const SMALL: usize = 4 << 10;
 /// Bytes read at once.
 const PIECE: usize = 64 << 10;
 
@@ -45,11 +47,11 @@ impl Budget {
 pub struct Share(Budget, usize);
 
 impl Share {
-    /// Takes more; whether there was so much.
+    /// Takes more; whether there was so much. What is small is always let through: others' mail must not stop a word.
     pub fn grow(&mut self, bytes: usize) -> bool {
         let Budget(taken, limit) = &self.0;
         self.1 += bytes;
-        taken.fetch_add(bytes, Ordering::Relaxed) + bytes <= *limit
+        taken.fetch_add(bytes, Ordering::Relaxed) + bytes <= *limit || self.1 <= SMALL
     }
 
     /// Gives `bytes` of it to a share of its own.

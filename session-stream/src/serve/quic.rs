@@ -82,10 +82,9 @@ impl Attendant {
             let who = Who::Client(connection.remote_address().ip().to_canonical(), self.actor.number());
             let (commands, arriving) = mpsc::channel(1);
             self.attend(connection, who, commands, arriving).await;
-            return drop(seat);
+            drop(seat);
+            return;
         }
-        // A node on the list needs no seat: the list bounds them.
-        drop(seat);
         let Some(peer) = tls::proven(&connection).map(NodeKey) else { return };
         let (commands, arriving) = mpsc::channel(1);
         if self.peers.accepted(peer, &connection, commands.clone()) {
@@ -93,6 +92,7 @@ impl Attendant {
         } else {
             connection.close(code::NOT_A_NODE, b"you are not on my list of nodes");
         }
+        drop(seat);
     }
 
     /// Attends to a connection that we dialled; returns where commands on streams we open go.
