@@ -12,6 +12,7 @@ pub mod io;
 mod onion;
 mod push;
 mod questions;
+mod room;
 mod transfer;
 
 use std::collections::BTreeSet;
@@ -40,6 +41,7 @@ use fan_out::FanOut;
 use io::{AskError, Body, Input, NodeKey, Now, Origin, Output, Ticket};
 use onion::Back;
 use questions::{Questions, Why};
+use room::{Room, What, Who};
 
 /// How often what has expired is swept away.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -80,6 +82,7 @@ pub struct Node {
     swarms: Swarms,
     clients: Limiter<Ipv6Addr>,
     nodes: Limiter<NodeKey>,
+    room: Room,
     calls: Calls,
     questions: Questions,
     fan_out: FanOut,
@@ -109,6 +112,7 @@ impl Node {
             swarms,
             clients: Limiter::new(CLIENT_PERIOD),
             nodes: Limiter::new(NODE_PERIOD),
+            room: Room::default(),
             calls: Calls::default(),
             questions: Questions::default(),
             fan_out: FanOut::default(),
@@ -135,8 +139,8 @@ impl Node {
             Input::Reply { ticket, reply } => self.replied(ticket, reply, now),
             Input::Nodes(list) => self.listed(&list, now),
             Input::Posted { ticket, reply } => {
-                if let Some(Why::Server(back, weight)) = self.questions.take(ticket) {
-                    self.server_back(back, weight, reply);
+                if let Some(Why::Server(back, room)) = self.questions.take(ticket) {
+                    self.server_back(back, room, reply);
                 }
             }
             Input::Closed(conn) => self.subscriptions.closed(conn),
@@ -221,8 +225,8 @@ impl Node {
         match self.questions.take(ticket) {
             None => {}
             Some(Why::Member(call, peer)) => self.member_replied(call, peer, reply, now),
-            Some(Why::Onion(back, peer, weight)) => self.onion_back(back, peer, weight, reply),
-            Some(Why::Server(back, weight)) => self.server_back(back, weight, reply.map(|body| (200, body))),
+            Some(Why::Onion(back, peer, room)) => self.onion_back(back, peer, room, reply),
+            Some(Why::Server(back, room)) => self.server_back(back, room, reply.map(|body| (200, body))),
             Some(Why::Told(peer)) => self.told(peer, reply, now),
         }
     }
@@ -230,9 +234,12 @@ impl Node {
     /// A client's call.
     fn client(&mut self, ticket: Ticket, origin: Origin, method: &str, body: &Bytes, now: Now) {
         // What comes through the onion was limited where it came in.
-        let limited = match origin {
-            Origin::Https(ip) | Origin::Quic(ip, _) => !self.clients.admits(limit::place(ip), now.mono),
-            Origin::Onion | Origin::Peer(_) => false,
+        let (limited, place) = match origin {
+            Origin::Https(ip) | Origin::Quic(ip, _) => {
+                let place = limit::place(ip);
+                (!self.clients.admits(place, now.mono), place)
+            }
+            Origin::Onion | Origin::Peer(_) => (false, Ipv6Addr::UNSPECIFIED),
         };
         if limited {
             return self.answer(ticket, Form::Json, Reply::text(429, TOO_MANY));
@@ -240,12 +247,12 @@ impl Node {
         match (method, origin) {
             ("monitor", Origin::Quic(ip, conn)) => self.monitor(ticket, (ip, conn), body, now),
             ("snode_ping", _) => self.answer(ticket, Form::Json, pong()),
-            ("onion_req", _) => self.onion(Back::Client(ticket), Onion::from_client(body), now),
+            ("onion_req", _) => self.onion(Back::Client(ticket), Who::Client(place), Onion::from_client(body), now),
             _ => {
                 let form = form_of(body);
                 match self.read(method, form, body) {
-                    Ok(call) => match self.calls.admit(body.len()) {
-                        Some(weight) => self.begin(call, Then::Answer { ticket, form, weight }, now),
+                    Ok(call) => match self.room.admit(Who::Client(place), What::Call, body.len()) {
+                        Some(room) => self.begin(call, Then::Answer { ticket, form, room }, now),
                         None => self.answer(ticket, form, Reply::text(503, "Service node is overloaded, try another")),
                     },
                     Err(reply) => self.answer(ticket, form, reply),
@@ -282,7 +289,7 @@ impl Node {
             "offer" => self.offered(peer, body, now),
             "data" => self.brought(peer, body, now),
             "onion_request" if !self.nodes.admits(peer, now.mono) => Reply::text(429, TOO_MANY),
-            "onion_request" => return self.onion(Back::Node(ticket), Onion::from_node(body), now),
+            "onion_request" => return self.onion(Back::Node(ticket), Who::Node(peer), Onion::from_node(body), now),
             _ => Reply::text(400, format!("no method {method}")),
         };
         self.answer(ticket, Form::Bt, reply);
@@ -360,12 +367,12 @@ impl Node {
     /// Gives a whole call's reply to who called.
     fn settle_now(&mut self, then: Then, reply: Reply) {
         match then {
-            Then::Answer { ticket, form, weight } => {
-                self.calls.release(weight);
+            Then::Answer { ticket, form, room } => {
+                self.room.release(room);
                 self.answer(ticket, form, reply);
             }
-            Then::Onion { back, reply: reply_to, weight } => {
-                self.calls.release(weight);
+            Then::Onion { back, reply: reply_to, room } => {
+                self.room.release(room);
                 self.seal(back, &reply_to, reply);
             }
             Then::Part { .. } => {}

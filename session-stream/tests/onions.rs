@@ -250,3 +250,27 @@ fn calls_that_wait_have_an_end() {
     let ticket = town.begin(0, "store", params);
     assert_eq!(town.answer(ticket).0, 200, "and made room");
 }
+
+#[test]
+fn nobody_fills_the_room_alone_and_onions_take_none_of_the_calls() {
+    let mut town = Town::new(1, &[7, 7]);
+    let (onion, _) = wrapped(&path(&town, &[0, 1]), "info", &json!({}));
+    town.houses[1].reachable = false;
+    let owner = Owner::group(1);
+    let params = owner.message(&town, 5, b"x").to_string();
+    let other = Origin::Https([192, 0, 2, 9].into());
+    let mut tickets = Vec::new();
+    for number in 0..520 {
+        let (method, body) =
+            if number % 2 == 0 { ("store", params.clone().into()) } else { ("onion_req", onion.clone()) };
+        tickets.push((method, town.begin(0, method, body)));
+    }
+    let others = town.begin_from(0, other, "store", params);
+    assert_eq!(town.answer(others).0, 200);
+    let mut refused = std::collections::BTreeMap::new();
+    for (method, ticket) in tickets {
+        let (status, _) = town.answer(ticket);
+        *refused.entry(method).or_insert(0) += u32::from(status == 503);
+    }
+    assert_eq!(refused, [("store", 4), ("onion_req", 4)].into());
+}
