@@ -9,7 +9,7 @@
 //! 4  quic, http       how either end speaks over a socket
 //! 3  node             the machine: calls in, answers, questions to peers and pushes out    wiring only
 //! 2  rpc | push | transfer | onion    what a call does | who is told | what moves house | layers of a request
-//! 1  store | swarm | account          what is kept | who keeps it | who may
+//! 1  store | swarm over account       what is kept | who keeps it; who may
 //! 0  value, bt, frame                 every byte
 //! ```
 

@@ -12,6 +12,7 @@ pub mod io;
 mod onion;
 mod push;
 mod questions;
+mod room;
 mod transfer;
 
 use std::collections::BTreeSet;
@@ -31,7 +32,7 @@ use crate::onion::Onion;
 use crate::push::Subscriptions;
 use crate::rpc::limit::{self, Limiter};
 use crate::rpc::{Call, Desk, Reply, Said, info};
-use crate::store::{self, Store};
+use crate::store::{Store, Trouble};
 use crate::swarm::Swarms;
 use crate::transfer::Transfer;
 use crate::value::{Form, Value};
@@ -40,12 +41,22 @@ use fan_out::FanOut;
 use io::{AskError, Body, Input, NodeKey, Now, Origin, Output, Ticket};
 use onion::Back;
 use questions::{Questions, Why};
+use room::{Place, Room, What, Who};
 
 /// How often what has expired is swept away.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// How soon a sweep goes on that has not come to its end.
 const SWEEP_ON: Duration = Duration::from_millis(100);
+
+/// Bytes of an answer that are as much work as a call.
+const ANSWER: usize = 256 << 10;
+
+/// Bytes of answers after which they should be given out.
+const SAID_MAX: usize = 32 << 20;
+
+/// How long the store must work before it is said that it does.
+const TROUBLE: Duration = Duration::from_secs(60);
 
 /// How long one call takes to come back into the bucket of a client, and of a node.
 const CLIENT_PERIOD: Duration = Duration::from_micros(3333);
@@ -74,6 +85,7 @@ pub struct Node {
     swarms: Swarms,
     clients: Limiter<Ipv6Addr>,
     nodes: Limiter<NodeKey>,
+    room: Room,
     calls: Calls,
     questions: Questions,
     fan_out: FanOut,
@@ -83,7 +95,11 @@ pub struct Node {
     /// Calls begun since the last commit: what they did is lost if it fails.
     begun: BTreeSet<CallId>,
     out: Vec<Output>,
+    /// Bytes of answers among them.
+    said: usize,
     sweep_at: Duration,
+    last: Duration,
+    trouble: Option<(Trouble, Duration)>,
 }
 
 impl Node {
@@ -99,6 +115,7 @@ impl Node {
             swarms,
             clients: Limiter::new(CLIENT_PERIOD),
             nodes: Limiter::new(NODE_PERIOD),
+            room: Room::default(),
             calls: Calls::default(),
             questions: Questions::default(),
             fan_out: FanOut::default(),
@@ -107,12 +124,16 @@ impl Node {
             chance: ChaCha20Rng::from_seed(*seed),
             begun: BTreeSet::new(),
             out: Vec::new(),
+            said: 0,
             sweep_at: now.mono,
+            last: now.mono,
+            trouble: None,
         }
     }
 
     /// Takes in what happened. What is to be done about it is given out by [`Node::commit`].
     pub fn handle(&mut self, input: Input, now: Now) {
+        self.last = now.mono;
         match input {
             Input::Call { ticket, origin: Origin::Peer(peer), method, body } => {
                 self.peer(ticket, peer, &method, &body, now);
@@ -121,8 +142,8 @@ impl Node {
             Input::Reply { ticket, reply } => self.replied(ticket, reply, now),
             Input::Nodes(list) => self.listed(&list, now),
             Input::Posted { ticket, reply } => {
-                if let Some(Why::Server(back, weight)) = self.questions.take(ticket) {
-                    self.server_back(back, weight, reply);
+                if let Some(Why::Server(back, room)) = self.questions.take(ticket) {
+                    self.server_back(back, room, reply);
                 }
             }
             Input::Closed(conn) => self.subscriptions.closed(conn),
@@ -131,12 +152,12 @@ impl Node {
         self.pass(now);
     }
 
-    /// Puts on disk what was done since the last time, and gives out what is to be done. If the disk fails, every answer
-    /// says so, nobody is asked and nobody is told; the error is for the operator.
-    pub fn commit(&mut self) -> (Vec<Output>, Result<(), store::Error>) {
-        let kept = self.store.commit();
+    /// Puts on disk what was done since the last time, and gives out what is to be done; and what the operator has to know
+    /// of the store, for a minute after it was last so. If the disk fails, every answer says so, nobody is asked and
+    /// nobody is told.
+    pub fn commit(&mut self) -> (Vec<Output>, Result<(), Trouble>) {
         let begun = std::mem::take(&mut self.begun);
-        if let Err(error) = &kept {
+        if let Err(error) = self.store.commit() {
             let text = format!("Internal Server Error. {error}; nothing was done, try another node");
             // What needs no disk goes on: onions that pass.
             self.out.retain_mut(|output| match output {
@@ -154,7 +175,22 @@ impl Node {
                 }
             }
         }
-        (std::mem::take(&mut self.out), kept)
+        self.said = 0;
+        (std::mem::take(&mut self.out), self.trouble())
+    }
+
+    fn trouble(&mut self) -> Result<(), Trouble> {
+        if let Some(trouble) = self.store.trouble() {
+            self.trouble = Some((trouble, self.last + TROUBLE));
+        }
+        let lasting = self.trouble.take().filter(|(_, until)| *until > self.last);
+        self.trouble = lasting.clone();
+        lasting.map_or(Ok(()), |(trouble, _)| Err(trouble))
+    }
+
+    /// Whether so much is to be said that it should be, before anything else is taken in.
+    pub fn is_full(&self) -> bool {
+        self.said >= SAID_MAX
     }
 
     /// When to be woken, on the monotonic clock, if nothing happens before.
@@ -192,8 +228,8 @@ impl Node {
         match self.questions.take(ticket) {
             None => {}
             Some(Why::Member(call, peer)) => self.member_replied(call, peer, reply, now),
-            Some(Why::Onion(back, peer, weight)) => self.onion_back(back, peer, weight, reply),
-            Some(Why::Server(back, weight)) => self.server_back(back, weight, reply.map(|body| (200, body))),
+            Some(Why::Onion(back, peer, room)) => self.onion_back(back, peer, room, reply),
+            Some(Why::Server(back, room)) => self.server_back(back, room, reply.map(|body| (200, body))),
             Some(Why::Told(peer, number)) => self.told((peer, number), reply, now),
         }
     }
@@ -201,9 +237,12 @@ impl Node {
     /// A client's call.
     fn client(&mut self, ticket: Ticket, origin: Origin, method: &str, body: &Bytes, now: Now) {
         // What comes through the onion was limited where it came in.
-        let limited = match origin {
-            Origin::Https(ip) | Origin::Quic(ip, _) => !self.clients.admits(limit::place(ip), now.mono),
-            Origin::Onion | Origin::Peer(_) => false,
+        let (limited, place) = match origin {
+            Origin::Https(ip) | Origin::Quic(ip, _) => {
+                let place = limit::place(ip);
+                (!self.clients.admits(place, now.mono), place)
+            }
+            Origin::Onion | Origin::Peer(_) => (false, Ipv6Addr::UNSPECIFIED),
         };
         if limited {
             return self.answer(ticket, Form::Json, Reply::text(429, TOO_MANY));
@@ -211,17 +250,29 @@ impl Node {
         match (method, origin) {
             ("monitor", Origin::Quic(ip, conn)) => self.monitor(ticket, (ip, conn), body, now),
             ("snode_ping", _) => self.answer(ticket, Form::Json, pong()),
-            ("onion_req", _) => self.onion(Back::Client(ticket), Onion::from_client(body), now),
+            ("onion_req", _) => self.onion(Back::Client(ticket), Who::Client(place), Onion::from_client(body), now),
             _ => {
                 let form = form_of(body);
                 match self.read(method, form, body) {
-                    Ok(call) => match self.calls.admit(body.len()) {
-                        Some(weight) => self.begin(call, Then::Answer { ticket, form, weight }, now),
+                    Ok(call) => match self.room.admit(Who::Client(place), What::Call, body.len()) {
+                        Some(room) => {
+                            self.charge(Who::Client(place), &call);
+                            self.begin(call, Then::Answer { ticket, form, room }, now);
+                        }
                         None => self.answer(ticket, form, Reply::text(503, "Service node is overloaded, try another")),
                     },
                     Err(reply) => self.answer(ticket, form, reply),
                 }
             }
+        }
+    }
+
+    /// A call that is as much work as many counts as many.
+    fn charge(&mut self, who: Who, call: &Call) {
+        let more = call.work().saturating_sub(1);
+        match who {
+            Who::Client(place) => self.clients.charge(&place, more),
+            Who::Node(node) => self.nodes.charge(&node, more),
         }
     }
 
@@ -253,7 +304,7 @@ impl Node {
             "offer" => self.offered(peer, body, now),
             "data" => self.brought(peer, body, now),
             "onion_request" if !self.nodes.admits(peer, now.mono) => Reply::text(429, TOO_MANY),
-            "onion_request" => return self.onion(Back::Node(ticket), Onion::from_node(body), now),
+            "onion_request" => return self.onion(Back::Node(ticket), Who::Node(peer), Onion::from_node(body), now),
             _ => Reply::text(400, format!("no method {method}")),
         };
         self.answer(ticket, Form::Bt, reply);
@@ -331,16 +382,28 @@ impl Node {
     /// Gives a whole call's reply to who called.
     fn settle_now(&mut self, then: Then, reply: Reply) {
         match then {
-            Then::Answer { ticket, form, weight } => {
-                self.calls.release(weight);
+            Then::Answer { ticket, form, room } => {
+                let before = self.said;
                 self.answer(ticket, form, reply);
+                self.answered(room, before);
             }
-            Then::Onion { back, reply: reply_to, weight } => {
-                self.calls.release(weight);
+            Then::Onion { back, reply: reply_to, room } => {
+                let before = self.said;
                 self.seal(back, &reply_to, reply);
+                self.answered(room, before);
             }
             Then::Part { .. } => {}
         }
+    }
+
+    /// A call waits no more; a long answer to it counts as many calls.
+    fn answered(&mut self, room: Place, before: usize) {
+        let more = (self.said - before) / ANSWER;
+        match room.who() {
+            Who::Client(place) => self.clients.charge(&place, more),
+            Who::Node(node) => self.nodes.charge(&node, more),
+        }
+        self.room.release(room);
     }
 
     /// Whether the account's mailbox is here, and what to say if it is not.
@@ -370,6 +433,10 @@ impl Node {
             Said::Dict(value) => Body::Dict(value.write(form).into()),
             Said::Text(text) => Body::Text(text),
             Said::Raw(bytes) => Body::Raw(bytes),
+        };
+        self.said += match &body {
+            Body::Dict(bytes) | Body::Raw(bytes) => bytes.len(),
+            Body::Text(text) => text.len(),
         };
         self.out.push(Output::Answer { ticket, status: reply.status, body });
     }

@@ -36,6 +36,9 @@ const TOLERANCE: u64 = 60_000;
 /// The same when another member has checked it before us: what the way took is added.
 const TOLERANCE_FORWARDED: u64 = 70_000;
 
+/// Messages that can be looked for with the work of one call.
+const NAMES: usize = 64;
+
 /// A call whose parameters make sense.
 pub enum Call {
     /// Changes a mailbox: every member of its swarm does it.
@@ -76,6 +79,10 @@ pub trait Everywhere: Send {
     /// # Errors
     /// The store cannot; nothing was done.
     fn run(&self, desk: &mut Desk<'_>) -> Result<Done, Error>;
+    /// How many messages it names: each is looked for.
+    fn names(&self) -> usize {
+        0
+    }
     /// Whether it is an error, to whom calls, that no member had anything to delete.
     fn must_delete(&self) -> bool {
         false
@@ -105,6 +112,12 @@ impl Done {
 pub trait Here: Send {
     /// Whose mailbox.
     fn account(&self) -> &Account;
+    /// How many messages it names: each is looked for.
+    fn names(&self) -> usize {
+        0
+    }
+    /// Is content with one of so many parts of what an answer holds: as many look in one call.
+    fn share(&mut self, _parts: usize) {}
     /// Looks.
     ///
     /// # Errors
@@ -159,6 +172,17 @@ impl Call {
         match Call::known(method, &fields) {
             None => Err(Reply::text(400, format!("no method {method}"))),
             Some(call) => call.map_err(|bad| Reply::text(400, format!("invalid request: {}", bad.0))),
+        }
+    }
+
+    /// How many plain calls it is as much work as.
+    pub fn work(&self) -> usize {
+        match self {
+            Call::Everywhere(call) => 1 + call.names() / NAMES,
+            Call::Here(call) => 1 + call.names() / NAMES,
+            Call::Batch(calls) | Call::Sequence(calls) => calls.iter().map(Call::work).sum(),
+            Call::Branch(branch) => branch.work(),
+            Call::Info | Call::Swarm(_) | Call::Registry(_) | Call::Nodes => 1,
         }
     }
 

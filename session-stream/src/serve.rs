@@ -16,6 +16,7 @@ pub mod seats;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn::ServerConfig;
 use rand_chacha::ChaCha20Rng;
@@ -88,8 +89,8 @@ pub struct Settings {
     pub quic_each_max: usize,
     /// Whether onion requests may go to servers on private addresses.
     pub private: bool,
-    /// Whether other nodes are tested.
-    pub tests: bool,
+    /// How often another node is tested, if they are.
+    pub tests: Option<Duration>,
 }
 
 /// A node that runs.
@@ -167,10 +168,10 @@ pub async fn start(settings: Settings) -> Result<Server, Trouble> {
     if let Some(registry) = registry.clone() {
         tasks.spawn(greet(registry, me, https.port(), quic.port()));
     }
-    if settings.tests {
+    if let Some(every) = settings.tests {
         let chance = ChaCha20Rng::from_seed(*random()?);
         let (peers, endpoint) = (peers.clone(), endpoint.clone());
-        tasks.spawn(reach::Tester { peers, endpoint, http, registry, chance, me }.run());
+        tasks.spawn(reach::Tester { peers, endpoint, http, registry, chance, me, every }.run());
     }
     Ok(Server { key: me, https, quic, endpoint, machine, peers, seats, again, tasks })
 }
@@ -220,7 +221,7 @@ impl Server {
         self.peers.attended_by(None);
         self.machine.stop().await;
         self.endpoint.close(code::GOODBYE, b"this node stops");
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await;
     }
 }
 

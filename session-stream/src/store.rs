@@ -9,11 +9,13 @@ pub mod messages;
 pub mod open;
 pub mod replica;
 pub mod revocations;
+mod trouble;
 
 use rusqlite::{Connection, ErrorCode};
 
 pub use messages::{Change, Message, Stored};
 pub use open::{Damaged, OpenError};
+pub use trouble::Trouble;
 
 /// How much a store may hold unless its operator says otherwise: 10 GiB.
 pub const CAP_DEFAULT: u64 = 10 << 30;
@@ -32,6 +34,7 @@ pub struct Store {
     writing: bool,
     /// What undid writes of this transaction that somebody believes in.
     undone: Option<Error>,
+    notes: trouble::Notes,
 }
 
 /// Numbers every change, so that who has seen one has seen all before it.
@@ -61,13 +64,6 @@ pub enum Error {
     Failed(String),
 }
 
-impl Error {
-    /// Whether an operator has to act: it will not pass by itself.
-    pub fn lasts(&self) -> bool {
-        matches!(self, Error::Damaged)
-    }
-}
-
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         match error.sqlite_error_code() {
@@ -93,7 +89,7 @@ impl Store {
         }
         if let Err(error) = self.db.execute_batch("COMMIT") {
             self.abandon();
-            return Err(error.into());
+            return Err(self.note(error.into()));
         }
         self.writing = false;
         Ok(())
@@ -111,6 +107,13 @@ impl Store {
         if let Some(undone) = &self.undone {
             return Err(undone.clone());
         }
+        self.try_write(change).map_err(|error| self.note(error))
+    }
+
+    fn try_write<T>(
+        &mut self,
+        change: impl FnOnce(&Connection, &mut Journal) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
         if !self.writing {
             self.db.execute_batch("BEGIN IMMEDIATE")?;
             self.writing = true;

@@ -158,7 +158,7 @@ fn a_member_out_of_the_swarm_sends_nobody_astray() {
 /// Five members, each with its own file: half of what they ask each other is lost, and one after another is killed.
 #[test]
 fn what_a_client_was_told_is_kept_is_kept_through_kills_and_losses() {
-    for seed in 0..6 {
+    for seed in 0..3 {
         let directory = std::env::temp_dir().join(format!("session-swarm-{seed}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(&directory).unwrap();

@@ -35,6 +35,30 @@ fn a_batch_does_all_and_answers_in_order() {
 }
 
 #[test]
+fn a_batch_of_looks_is_answered_with_no_more_than_one_look() {
+    let mut town = Town::new(1, &[7]);
+    let owner = Owner::group(1);
+    for number in 0..60u8 {
+        let params = owner.message(&town, 2, &vec![number; 76_000]);
+        assert_eq!(town.json(0, "store", &params).0, 200);
+    }
+    let look = owner.look(&town, 2, json!({"max_size": -1}));
+    let one = town.call(0, "retrieve", look.to_string()).1.len();
+    assert!(one > 6_000_000);
+    for method in ["batch", "sequence"] {
+        let requests = vec![call("retrieve", look.clone()); 20];
+        let (status, body) = town.call(0, method, json!({"requests": requests}).to_string());
+        assert_eq!(status, 200);
+        assert!(body.len() < 8_000_000, "{}", body.len());
+        let body: Json = serde_json::from_slice(&body).unwrap();
+        for result in body["results"].as_array().unwrap() {
+            assert_eq!(result["body"]["messages"].as_array().unwrap().len(), 3);
+            assert_eq!(result["body"]["more"], true, "the rest is there when it is asked for");
+        }
+    }
+}
+
+#[test]
 fn a_sequence_stops_at_the_first_failure() {
     let mut town = Town::new(1, &[7, 7]);
     let owner = Owner::session(1);

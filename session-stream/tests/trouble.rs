@@ -136,6 +136,12 @@ fn a_full_store_refuses_messages_and_still_takes_revocations_and_deletions() {
         }
     };
     assert!(hashes.len() >= 5);
+    let node = town.houses[0].node.as_mut().unwrap();
+    let trouble = node.commit().1.unwrap_err().to_string();
+    assert!(
+        trouble.ends_with("new messages are refused. Raise --store-size, or wait until messages expire"),
+        "{trouble}"
+    );
     let entry = &refused.1["swarm"][town.houses[0].hex()];
     assert_eq!(refused.0, 500, "not one member has it");
     assert_eq!((&entry["failed"], &entry["query_failure"]), (&json!(true), &json!(true)));
@@ -148,6 +154,41 @@ fn a_full_store_refuses_messages_and_still_takes_revocations_and_deletions() {
     assert_eq!(town.json(0, "delete", &delete).0, 200);
     let again = owner.message(&town, 5, b"fits again");
     assert_eq!(town.json(0, "store", &again).0, 200);
+    town.pass(Duration::from_secs(61));
+    assert!(town.houses[0].node.as_mut().unwrap().commit().1.is_ok(), "it has worked for a minute");
+}
+
+/// A page of the open file is overwritten by somebody: what reads it is refused, what does not goes on.
+#[test]
+fn damage_that_is_met_while_running_is_told_to_callers_and_to_the_operator() {
+    let directory = Directory::new("running");
+    {
+        let mut town = Town::in_files(1, &[7], directory.0.clone());
+        for number in 0..40u8 {
+            let params = Owner::group(1).message(&town, 5, &vec![number; 20_000]);
+            assert_eq!(town.json(0, "store", &params).0, 200);
+        }
+    }
+    let mut bytes = fs::read(directory.file()).unwrap();
+    // The overflow pages of some message's data, somewhere in the middle.
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 40 * 4096].fill(0xff);
+    fs::write(directory.file(), &bytes).unwrap();
+    let mut town = Town::in_files(2, &[7], directory.0.clone());
+    let owner = Owner::group(1);
+    let look = owner.look(&town, 5, json!({"max_size": -1}));
+    let (status, text) = town.json(0, "retrieve", &look);
+    assert_eq!(
+        (status, text),
+        (500, format!("Internal Server Error. Could not retrieve messages for {}", owner.account.hint()).into())
+    );
+    let trouble = town.houses[0].node.as_mut().unwrap().commit().1.unwrap_err().to_string();
+    assert!(
+        trouble.starts_with(&format!("{}: the message store is damaged. Stop the node", directory.file().display())),
+        "{trouble}"
+    );
+    assert!(trouble.contains("--move-damaged-store-aside"));
+    assert_eq!(town.json(0, "info", &json!({})).0, 200);
 }
 
 /// Runs a test of this file in a process whose files cannot grow beyond `blocks` of 512 bytes: a disk that is full.
@@ -236,7 +277,10 @@ fn waits_on_a_full_disk() {
         node.handle(call(ticket, method, params), now);
     }
     let (outputs, kept) = node.commit();
-    assert!(kept.unwrap_err().to_string().contains("the message store failed"));
+    let file = given().join("house-0.db").display().to_string();
+    let trouble = kept.unwrap_err().to_string();
+    assert!(trouble.starts_with(&format!("{file}: the message store does not work (disk I/O error")), "{trouble}");
+    assert!(trouble.ends_with("changes are refused and nothing is lost. See to the disk"), "{trouble}");
     let mut told: Vec<u64> = outputs
         .iter()
         .map(|output| match output {
@@ -250,7 +294,7 @@ fn waits_on_a_full_disk() {
     node.handle(Input::Wake, Now { mono: now.mono + Duration::from_secs(6), ..now });
     node.handle(call(9, "retrieve", &look), now);
     let (outputs, kept) = node.commit();
-    assert!(kept.is_ok());
+    assert!(kept.is_err(), "it is not said to work after one moment of peace");
     let [Output::Answer { ticket: Ticket(9), status: 200, body: Body::Dict(body) }] = &outputs[..] else {
         panic!("{outputs:?}")
     };

@@ -10,6 +10,7 @@ use clap::Parser;
 use sd_notify::NotifyState;
 use session_stream::account::Network;
 use session_stream::serve::list::Source;
+use session_stream::serve::reach::EVERY;
 use session_stream::serve::{self, Server, Settings, Trouble};
 use session_stream::store::Damaged;
 use tokio::signal::unix::{SignalKind, signal};
@@ -115,7 +116,7 @@ impl Options {
             damaged: if self.move_damaged_store_aside { Damaged::MoveAside } else { Damaged::Refuse },
             quic_each_max: self.connections_per_address,
             private: self.private,
-            tests: !self.no_tests,
+            tests: (!self.no_tests).then_some(EVERY),
         })
     }
 }

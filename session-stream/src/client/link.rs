@@ -27,7 +27,7 @@ const ROOM: usize = 32 << 20;
 pub struct Link {
     connection: Connection,
     stream: RequestStream,
-    pushes: Mutex<mpsc::Receiver<Command>>,
+    pushes: Mutex<mpsc::Receiver<Box<Command>>>,
 }
 
 impl Link {
@@ -83,7 +83,7 @@ impl Link {
     }
 
     /// The next command the node sends; nothing when the connection has ended.
-    pub async fn pushed(&self) -> Option<Command> {
+    pub async fn pushed(&self) -> Option<Box<Command>> {
         let mut pushes = self.pushes.lock().await;
         tokio::select! {
             biased;

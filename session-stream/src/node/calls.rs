@@ -5,15 +5,11 @@ use std::collections::BTreeMap;
 
 use super::io::Ticket;
 use super::onion::Back;
+use super::room::Place;
 use crate::onion::ReplyTo;
 use crate::rpc::batch::nested;
 use crate::rpc::{Call, Reply};
 use crate::value::{Form, Value};
-
-/// Calls that can wait at a time, and the bytes their bodies may have together.
-pub const CALLS_MAX: usize = 4096;
-/// See [`CALLS_MAX`].
-pub const WEIGHT_MAX: usize = 256 << 20;
 
 /// The machine's number for a call that waits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -22,14 +18,14 @@ pub struct CallId(u64);
 /// Where a call's reply goes.
 #[derive(Debug)]
 pub enum Then {
-    /// To who called, in the form he writes; `weight` is what waiting for it costs.
+    /// To who called, in the form it writes.
     Answer {
         /// The driver's number for the call.
         ticket: Ticket,
         /// How the answer is written.
         form: Form,
-        /// What it counts towards [`WEIGHT_MAX`].
-        weight: Weight,
+        /// Where it waits.
+        room: Place,
     },
     /// To who sent an onion.
     Onion {
@@ -37,8 +33,8 @@ pub enum Then {
         back: Back,
         /// How the answer is sealed.
         reply: Box<ReplyTo>,
-        /// What it counts towards [`WEIGHT_MAX`].
-        weight: Weight,
+        /// Where it waits.
+        room: Place,
     },
     /// To the call that holds it.
     Part {
@@ -91,36 +87,14 @@ impl Whole {
     }
 }
 
-/// Bytes that wait; given back by [`Calls::release`].
-#[derive(Debug)]
-pub struct Weight(usize);
-
 /// The calls that wait.
 #[derive(Default)]
 pub struct Calls {
     waiting: BTreeMap<CallId, (Then, Whole)>,
-    open: usize,
-    weight: usize,
     last: u64,
 }
 
 impl Calls {
-    /// Makes room for a call of so many bytes; nothing when there is none.
-    pub fn admit(&mut self, bytes: usize) -> Option<Weight> {
-        if self.open >= CALLS_MAX || self.weight + bytes > WEIGHT_MAX {
-            return None;
-        }
-        self.open += 1;
-        self.weight += bytes;
-        Some(Weight(bytes))
-    }
-
-    /// A call has its reply.
-    pub fn release(&mut self, weight: Weight) {
-        self.open -= 1;
-        self.weight -= weight.0;
-    }
-
     /// Numbers a call that waits.
     pub fn wait(&mut self, then: Then, whole: Whole) -> CallId {
         self.last += 1;

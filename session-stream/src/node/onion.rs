@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Node;
-use super::calls::{Then, Weight};
+use super::calls::Then;
 use super::io::{AskError, Body, NodeKey, Now, Output, Ticket};
 use super::questions::Why;
+use super::room::{Place, What, Who};
 use crate::bt;
 use crate::onion::{Layer, Onion, Refusal, peel};
 use crate::rpc::{Reply, Said};
@@ -31,7 +32,7 @@ pub enum Back {
 
 impl Node {
     /// An onion as it came, from a client or from a node.
-    pub(super) fn onion(&mut self, back: Back, onion: Result<Onion, Refusal>, now: Now) {
+    pub(super) fn onion(&mut self, back: Back, who: Who, onion: Result<Onion, Refusal>, now: Now) {
         if self.swarms.mine().is_none() {
             let text = format!("Snode not ready: {:?}", self.swarms.me());
             return self.go_back(back, Reply::text(503, text));
@@ -44,27 +45,35 @@ impl Node {
             Ok(layer) => layer,
             Err(Refusal { status, words }) => return self.go_back(back, Reply::text(status, words)),
         };
-        let Some(weight) = self.calls.admit(bytes) else {
+        // What goes on is held by nobody here.
+        let (what, bytes) = match &layer {
+            Layer::Here { .. } => (What::Call, bytes),
+            Layer::Next { .. } | Layer::Server { .. } => (What::Onion, 0),
+        };
+        let Some(room) = self.room.admit(who, what, bytes) else {
             return self.go_back(back, Reply::text(503, "Service node is overloaded, try another"));
         };
         match layer {
             Layer::Next { node, .. } if self.swarms.node(&NodeKey(node)).is_none() => {
-                self.calls.release(weight);
+                self.room.release(room);
                 self.go_back(back, Reply::text(502, format!("Next node not found: {:?}", NodeKey(node))));
             }
             Layer::Next { node, onion } => {
                 let node = NodeKey(node);
-                let why = Why::Onion(back, node, weight);
+                let why = Why::Onion(back, node, room);
                 self.ask(why, (node, "onion_request"), onion.for_node(), PATIENCE, now);
             }
             Layer::Server { url, body } => {
-                let ticket = self.questions.wait(Why::Server(back, weight), now.mono + SERVER_PATIENCE);
+                let ticket = self.questions.wait(Why::Server(back, room), now.mono + SERVER_PATIENCE);
                 self.out.push(Output::Post { ticket, url, body, patience: SERVER_PATIENCE });
             }
             Layer::Here { request, reply } => {
-                let then = Then::Onion { back, reply: Box::new(reply), weight };
+                let then = Then::Onion { back, reply: Box::new(reply), room };
                 match self.read("storage_rpc", Form::Json, &request) {
-                    Ok(call) => self.begin(call, then, now),
+                    Ok(call) => {
+                        self.charge(who, &call);
+                        self.begin(call, then, now);
+                    }
                     Err(refused) => self.settle(then, refused, now),
                 }
             }
@@ -72,8 +81,8 @@ impl Node {
     }
 
     /// The rest of the way answered, or it did not.
-    pub(super) fn onion_back(&mut self, back: Back, node: NodeKey, weight: Weight, reply: Result<Bytes, AskError>) {
-        self.calls.release(weight);
+    pub(super) fn onion_back(&mut self, back: Back, node: NodeKey, room: Place, reply: Result<Bytes, AskError>) {
+        self.room.release(room);
         let reply = match reply {
             Ok(bytes) => carried(&bytes).unwrap_or_else(|| Reply::text(500, "Invalid response from snode")),
             Err(AskError::Timeout) => Reply::text(504, "Request time out"),
@@ -87,8 +96,8 @@ impl Node {
     }
 
     /// A server answered, or it did not.
-    pub(super) fn server_back(&mut self, back: Back, weight: Weight, reply: Result<(u16, Bytes), AskError>) {
-        self.calls.release(weight);
+    pub(super) fn server_back(&mut self, back: Back, room: Place, reply: Result<(u16, Bytes), AskError>) {
+        self.room.release(room);
         let reply = match reply {
             Ok((status, body)) => Reply { status, body: Said::Raw(body) },
             Err(AskError::Timeout) => Reply::text(504, "Request time out"),
@@ -123,7 +132,9 @@ impl Node {
             Said::Raw(bytes) => bytes.to_vec(),
         };
         let carried = Value::List(vec![reply.status.into(), Value::Bytes(body)]);
-        self.out.push(Output::Answer { ticket, status: 200, body: Body::Dict(bt::write(&carried).into()) });
+        let carried = Bytes::from(bt::write(&carried));
+        self.said += carried.len();
+        self.out.push(Output::Answer { ticket, status: 200, body: Body::Dict(carried) });
     }
 }
 

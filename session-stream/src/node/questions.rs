@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Node;
-use super::calls::{CallId, Weight};
+use super::calls::CallId;
 use super::io::{NodeKey, Now, Output, Ticket};
 use super::onion::Back;
+use super::room::Place;
 
 /// To whom an answer matters.
 #[derive(Debug)]
@@ -17,9 +18,9 @@ pub enum Why {
     /// A call that this member was asked to do too.
     Member(CallId, NodeKey),
     /// Who sent an onion; it went on to this node.
-    Onion(Back, NodeKey, Weight),
+    Onion(Back, NodeKey, Place),
     /// Who sent an onion; it went to a server.
-    Server(Back, Weight),
+    Server(Back, Place),
     /// Us: this node was told what it may have missed; the question's number there.
     Told(NodeKey, u64),
 }

@@ -17,10 +17,13 @@ use crate::frame::{FRAME_MAX, Frame, Reader};
 
 /// How long a frame may take from its first byte to its last, and how long the other side may take to fetch one.
 pub const FRAME_PATIENCE: Duration = Duration::from_secs(30);
-/// Frames that may wait to be written.
+/// Frames that may wait to be written. Channels keep room for 32 of what they carry, so what they carry is boxed: there
+/// may be ten thousand of them.
 const QUEUE_MAX: usize = 4096;
 /// Bytes of pushes that may wait to be written to one connection.
 const PUSHES_MAX: usize = 4 << 20;
+/// What needs no room in a budget, in bytes.
+const SMALL: usize = 4 << 10;
 /// Bytes read at once.
 const PIECE: usize = 64 << 10;
 
@@ -44,11 +47,11 @@ impl Budget {
 pub struct Share(Budget, usize);
 
 impl Share {
-    /// Takes more; whether there was so much.
+    /// Takes more; whether there was so much. What is small is always let through: others' mail must not stop a word.
     pub fn grow(&mut self, bytes: usize) -> bool {
         let Budget(taken, limit) = &self.0;
         self.1 += bytes;
-        taken.fetch_add(bytes, Ordering::Relaxed) + bytes <= *limit
+        taken.fetch_add(bytes, Ordering::Relaxed) + bytes <= *limit || self.1 <= SMALL
     }
 
     /// Gives `bytes` of it to a share of its own.
@@ -116,14 +119,14 @@ impl Answer {
             Frame::Error { id, body: "413 Content Too Large\n\nThe answer is longer than a frame".into() }.write()
         });
         let Ok(bytes) = bytes else { return };
-        let _ = self.stream.queue.send(Queued { bytes, room: Some(self.room), push: 0 }).await;
+        let _ = self.stream.queue.send(Box::new(Queued { bytes, room: Some(self.room), push: 0 })).await;
     }
 }
 
 /// One stream; clones are the same stream. It lives as long as its connection.
 #[derive(Clone)]
 pub struct RequestStream {
-    queue: mpsc::Sender<Queued>,
+    queue: mpsc::Sender<Box<Queued>>,
     desk: Arc<Desk>,
 }
 
@@ -159,7 +162,7 @@ impl RequestStream {
     /// The connection ended.
     pub async fn open(
         connection: &Connection,
-        commands: mpsc::Sender<Command>,
+        commands: mpsc::Sender<Box<Command>>,
         budget: &Budget,
     ) -> Result<RequestStream, RequestError> {
         let (send, recv) = connection.open_bi().await.map_err(|_| RequestError::Closed)?;
@@ -171,7 +174,7 @@ impl RequestStream {
         connection: &Connection,
         send: SendStream,
         recv: RecvStream,
-        commands: mpsc::Sender<Command>,
+        commands: mpsc::Sender<Box<Command>>,
         budget: &Budget,
     ) -> RequestStream {
         let (queue, queued) = mpsc::channel(QUEUE_MAX);
@@ -199,7 +202,7 @@ impl RequestStream {
             }
         };
         let asking = async {
-            let sent = self.queue.send(Queued { bytes, room: None, push: 0 }).await;
+            let sent = self.queue.send(Box::new(Queued { bytes, room: None, push: 0 })).await;
             sent.map_err(|_| RequestError::Closed)?;
             answer.await.unwrap_or(Err(RequestError::Closed))
         };
@@ -220,7 +223,7 @@ impl RequestStream {
             self.desk.pushes.fetch_sub(push, Ordering::Relaxed);
             return Err(Full);
         }
-        self.queue.try_send(Queued { bytes, room: None, push }).map_err(|_| Full)
+        self.queue.try_send(Box::new(Queued { bytes, room: None, push })).map_err(|_| Full)
     }
 
     /// Requests that wait for their answers.
@@ -287,7 +290,7 @@ impl Desk {
     }
 }
 
-async fn write(connection: Connection, mut send: SendStream, mut queued: mpsc::Receiver<Queued>, desk: Arc<Desk>) {
+async fn write(connection: Connection, mut send: SendStream, mut queued: mpsc::Receiver<Box<Queued>>, desk: Arc<Desk>) {
     let mut stopped = std::pin::pin!(send.stopped());
     loop {
         let next = tokio::select! {
@@ -295,7 +298,8 @@ async fn write(connection: Connection, mut send: SendStream, mut queued: mpsc::R
             // The other side reads no further: whoever waits for an answer waits in vain.
             _ = &mut stopped => None,
         };
-        let Some(Queued { bytes, room, push }) = next else { break };
+        let Some(next) = next else { break };
+        let Queued { bytes, room, push } = *next;
         let written = timeout(FRAME_PATIENCE, send.write_all(&bytes)).await;
         desk.pushes.fetch_sub(push, Ordering::Relaxed);
         drop(room);
@@ -312,7 +316,7 @@ async fn write(connection: Connection, mut send: SendStream, mut queued: mpsc::R
     let _ = send.finish();
 }
 
-async fn read(mut recv: RecvStream, stream: RequestStream, commands: mpsc::Sender<Command>, budget: Budget) {
+async fn read(mut recv: RecvStream, stream: RequestStream, commands: mpsc::Sender<Box<Command>>, budget: Budget) {
     let reason = receive(&mut recv, &stream, &commands, &budget).await;
     if let Err(code) = reason {
         let _ = recv.stop(code);
@@ -324,7 +328,7 @@ async fn read(mut recv: RecvStream, stream: RequestStream, commands: mpsc::Sende
 async fn receive(
     recv: &mut RecvStream,
     stream: &RequestStream,
-    commands: &mpsc::Sender<Command>,
+    commands: &mpsc::Sender<Box<Command>>,
     budget: &Budget,
 ) -> Result<(), quinn::VarInt> {
     let mut reader = Reader::default();
@@ -348,7 +352,7 @@ async fn receive(
                 Frame::Command { id, endpoint, body } => {
                     let room = room.split(body.len());
                     let answer = Answer { id, stream: stream.clone(), room };
-                    commands.send(Command { endpoint, body, answer }).await.map_err(|_| code::STREAM)?;
+                    commands.send(Box::new(Command { endpoint, body, answer })).await.map_err(|_| code::STREAM)?;
                 }
                 Frame::Reply { id, body } => stream.desk.answered(id, Ok(body)),
                 Frame::Error { id, body } => stream.desk.answered(id, Err(RequestError::Refused(body))),

@@ -22,8 +22,19 @@ pub fn calls(fields: &Fields<'_>) -> Read<Vec<Call>> {
         _ if requests.len() > CALLS_MAX => Err("Invalid batch request: subrequest limit exceeded".into()),
         Form::Json if requests.is_empty() => Err("Invalid batch request: no valid \"requests\" field".into()),
         Form::Bt if requests.is_empty() => Err("Invalid batch request: empty \"requests\" list".into()),
-        _ => requests.iter().map(|request| part(fields, request)).collect(),
+        _ => requests.iter().map(|request| part(fields, request)).collect::<Read<_>>().map(shared),
     }
+}
+
+/// All of them together are answered in one answer, which holds no more than that of one.
+fn shared(mut calls: Vec<Call>) -> Vec<Call> {
+    let looks = calls.iter().filter(|call| matches!(call, Call::Here(_))).count();
+    for call in &mut calls {
+        if let Call::Here(call) = call {
+            call.share(looks);
+        }
+    }
+    calls
 }
 
 fn part(fields: &Fields<'_>, request: &Value) -> Read<Call> {
@@ -120,6 +131,11 @@ impl Branch {
             return Err("Invalid ifelse request: at least one of \"then\"/\"else\" required".into());
         }
         Ok(Branch { condition, then, otherwise })
+    }
+
+    /// How many plain calls it is as much work as, at most.
+    pub fn work(&self) -> usize {
+        self.then.iter().chain(&self.otherwise).map(Call::work).max().unwrap_or(1)
     }
 
     /// What is said of the condition, and the call that is to be done.

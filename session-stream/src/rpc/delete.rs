@@ -59,6 +59,10 @@ impl Everywhere for Delete {
         Ok(Done::saying([("deleted", Value::List(deleted)), ("signature", desk.receipt(said.as_bytes()))]))
     }
 
+    fn names(&self) -> usize {
+        self.hashes.len()
+    }
+
     fn must_delete(&self) -> bool {
         self.must
     }

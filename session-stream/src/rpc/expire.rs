@@ -73,6 +73,10 @@ impl Everywhere for Expire {
         &self.account
     }
 
+    fn names(&self) -> usize {
+        self.hashes.len()
+    }
+
     fn admit(&self, desk: &Desk<'_>) -> Result<(), Reply> {
         if self.expiries.len() > 1 && desk.swarms.hard_fork() < EACH_ITS_OWN {
             return Err(Reply::text(403, "expire: multiple expiries are not permitted before hardfork 19.4"));

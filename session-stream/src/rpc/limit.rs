@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// Calls a bucket holds.
-pub const BUCKET: u32 = 600;
+pub const BUCKET: i64 = 600;
 
 /// Buckets there can be. Who comes when all are taken is limited until one is full again.
 pub const BUCKETS_MAX: usize = 10_000;
@@ -26,7 +26,8 @@ pub struct Limiter<K> {
 }
 
 struct Bucket {
-    left: u32,
+    /// Below nothing when a call turned out to be more than one.
+    left: i64,
     /// When `left` was right.
     at: Duration,
 }
@@ -48,9 +49,16 @@ impl<K: Ord> Limiter<K> {
         }
         let bucket = self.buckets.entry(whose).or_insert(Bucket { left: BUCKET, at: now });
         bucket.fill(self.period, now);
-        let left = bucket.left.checked_sub(1);
-        bucket.left = left.unwrap_or(0);
-        left.is_some()
+        let admitted = bucket.left > 0;
+        bucket.left -= i64::from(admitted);
+        admitted
+    }
+
+    /// A call that was admitted is as much work as so many more: whoever made it waits for them to come back.
+    pub fn charge(&mut self, whose: &K, calls: usize) {
+        if let Some(bucket) = self.buckets.get_mut(whose) {
+            bucket.left = bucket.left.saturating_sub(i64::try_from(calls).unwrap_or(i64::MAX));
+        }
     }
 
     fn clean(&mut self, now: Duration) {
@@ -66,11 +74,12 @@ impl<K: Ord> Limiter<K> {
 impl Bucket {
     fn fill(&mut self, period: Duration, now: Duration) {
         let back = now.saturating_sub(self.at).as_micros() / period.as_micros();
-        if back >= u128::from(BUCKET - self.left) {
+        let back = i64::try_from(back).unwrap_or(i64::MAX);
+        if back >= BUCKET.saturating_sub(self.left) {
             (self.left, self.at) = (BUCKET, now);
-        } else if let Ok(back) = u32::try_from(back) {
+        } else {
             self.left += back;
-            self.at += period * back;
+            self.at += period.saturating_mul(u32::try_from(back).unwrap_or(u32::MAX));
         }
     }
 }
@@ -108,6 +117,16 @@ mod tests {
         assert!(!limiter.admits(host(1), now), "and only one");
         now += PERIOD * 600 * 3;
         assert_eq!((0..700).filter(|_| limiter.admits(host(1), now)).count(), 600, "it holds no more than it did");
+    }
+
+    #[test]
+    fn a_call_that_is_as_much_as_many_is_paid_for_afterwards() {
+        let mut limiter = Limiter::new(PERIOD);
+        let now = Duration::from_secs(5);
+        assert!(limiter.admits(host(1), now));
+        limiter.charge(&host(1), 1000);
+        assert!(!limiter.admits(host(1), now + PERIOD * 401));
+        assert!(limiter.admits(host(1), now + PERIOD * 402));
     }
 
     #[test]

@@ -72,6 +72,10 @@ impl Here for Retrieve {
         &self.account
     }
 
+    fn share(&mut self, parts: usize) {
+        self.size = self.size.min(SIZE_MAX / parts);
+    }
+
     fn look(&self, desk: &Desk<'_>) -> Result<BTreeMap<String, Value>, Reply> {
         self.admit(desk)?;
         let found =
@@ -142,6 +146,10 @@ impl Expiries {
 impl Here for Expiries {
     fn account(&self) -> &Account {
         &self.account
+    }
+
+    fn names(&self) -> usize {
+        self.hashes.len()
     }
 
     fn look(&self, desk: &Desk<'_>) -> Result<BTreeMap<String, Value>, Reply> {

@@ -163,7 +163,7 @@ struct Desk {
 
 fn run(mut node: Node, clock: Clock, mut desk: Desk, mut waiting: mpsc::Receiver<Event>, waits: &Runtime) {
     let mut batch = Vec::with_capacity(BATCH);
-    let mut keeps = true;
+    let mut works = true;
     loop {
         let wake = node.next_wake().map_or(Duration::from_secs(3600), |moment| clock.until(moment));
         let taken = waits.block_on(async { timeout(wake, waiting.recv_many(&mut batch, BATCH)).await });
@@ -180,19 +180,13 @@ fn run(mut node: Node, clock: Clock, mut desk: Desk, mut waiting: mpsc::Receiver
                     if let Some(input) = desk.input(event) {
                         node.handle(input, clock.now());
                     }
+                    if node.is_full() {
+                        desk.commit(&mut node, &mut works);
+                    }
                 }
             }
         }
-        let (outputs, kept) = node.commit();
-        if let Err(error) = &kept
-            && keeps
-        {
-            tracing::error!("the message store cannot be written, every store is refused until it can: {error}");
-        } else if kept.is_ok() && !keeps {
-            tracing::info!("the message store can be written again");
-        }
-        keeps = kept.is_ok();
-        outputs.into_iter().for_each(|output| desk.act(output));
+        desk.commit(&mut node, &mut works);
         alive.into_iter().for_each(|asks| {
             let _ = asks.send(());
         });
@@ -203,6 +197,18 @@ fn run(mut node: Node, clock: Clock, mut desk: Desk, mut waiting: mpsc::Receiver
 }
 
 impl Desk {
+    /// Has what was done put on disk, and does what is then to be done. Whether the store works is said when it changes.
+    fn commit(&mut self, node: &mut Node, works: &mut bool) {
+        let (outputs, kept) = node.commit();
+        match &kept {
+            Err(trouble) if *works => tracing::error!("{trouble}"),
+            Ok(()) if !*works => tracing::info!("the message store works again"),
+            _ => {}
+        }
+        *works = kept.is_ok();
+        outputs.into_iter().for_each(|output| self.act(output));
+    }
+
     /// What an event is to the machine.
     fn input(&mut self, event: Event) -> Option<Input> {
         match event {

@@ -3,13 +3,15 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body as _, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -30,12 +32,18 @@ pub const BODY_MAX: usize = 10 << 20;
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a body may take.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a connection may live altogether: who reads answers a byte at a time does not do so for ever.
-const LIFE: Duration = Duration::from_secs(600);
+/// After how long a connection takes no further request …
+const LIFE: Duration = Duration::from_secs(300);
+/// … and how long its last answer may then take: who reads a byte at a time does not do so for ever.
+const FAREWELL: Duration = Duration::from_secs(30);
+/// Bytes of an answer that are handed to the socket at once.
+const PIECE: usize = 64 << 10;
 /// The header that says which node this is.
 pub const PUBKEY_HEADER: &str = "x-oxen-snode-pubkey";
 
-type Answer = Response<Full<Bytes>>;
+const TEXT: &str = "text/plain; charset=utf-8";
+
+type Answer = Response<Paced>;
 
 /// The HTTPS port; clones share everything.
 #[derive(Clone)]
@@ -89,7 +97,11 @@ impl Door {
             .header_read_timeout(HEAD_PATIENCE)
             .max_buf_size(64 << 10)
             .serve_connection(stream, answering);
-        let _ = timeout(LIFE, connection).await;
+        let mut connection = std::pin::pin!(connection);
+        if timeout(LIFE, connection.as_mut()).await.is_err() {
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(FAREWELL, connection).await;
+        }
         drop(seat);
     }
 
@@ -118,14 +130,18 @@ impl Door {
         };
         let answered = self.actor.call(Origin::Https(ip), call.to_owned(), body).await;
         drop(room);
-        match answered.body {
-            Body::Dict(bytes) if bytes.first() == Some(&b'd') => {
-                answer(answered.status, "application/octet-stream", bytes)
-            }
-            Body::Dict(bytes) => answer(answered.status, "application/json", bytes),
-            Body::Raw(bytes) => answer(answered.status, "application/octet-stream", bytes),
-            Body::Text(text) => say(answered.status, &text),
+        let (kind, bytes) = match answered.body {
+            Body::Text(text) => (TEXT, text.into()),
+            Body::Dict(bytes) if bytes.first() != Some(&b'd') => ("application/json", bytes),
+            Body::Dict(bytes) | Body::Raw(bytes) => ("application/octet-stream", bytes),
+        };
+        let mut room = self.budget.share();
+        if !room.grow(bytes.len()) {
+            return say(503, "Service node is overloaded, try another");
         }
+        let mut answer = answer(answered.status, kind, bytes);
+        answer.body_mut()._room = Some(room);
+        answer
     }
 
     /// Reads a body as far as it may go, or says why not.
@@ -173,12 +189,39 @@ fn refuse<T>(status: u16, words: &str) -> Result<T, Box<Answer>> {
 }
 
 fn say(status: u16, words: &str) -> Answer {
-    answer(status, "text/plain; charset=utf-8", Bytes::copy_from_slice(words.as_bytes()))
+    answer(status, TEXT, Bytes::copy_from_slice(words.as_bytes()))
 }
 
 fn answer(status: u16, kind: &'static str, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
+    let mut answer = Response::new(Paced { rest: body, _room: None });
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
+}
+
+/// An answer's body, given out piece by piece as the client takes it, so that its room is held until it is gone.
+struct Paced {
+    rest: Bytes,
+    _room: Option<Share>,
+}
+
+impl hyper::body::Body for Paced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{ClientConfig, Connection, Endpoint};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::envelope;
 use super::quic::Attendant;
@@ -63,7 +63,7 @@ struct Link {
     connection: Connection,
     /// We dialled it.
     ours: bool,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Box<Command>>,
     plain: tokio::sync::OnceCell<RequestStream>,
     data: tokio::sync::OnceCell<RequestStream>,
     onions: [tokio::sync::OnceCell<RequestStream>; ONION_STREAMS],
@@ -140,7 +140,7 @@ impl Peers {
     }
 
     /// A peer's connection to us; whether it is on the list. The commands on it go to `commands`.
-    pub fn accepted(&self, peer: NodeKey, connection: &Connection, commands: mpsc::Sender<Command>) -> bool {
+    pub fn accepted(&self, peer: NodeKey, connection: &Connection, commands: mpsc::Sender<Box<Command>>) -> bool {
         if !self.list().nodes.contains_key(&peer) || peer == self.me {
             return false;
         }
@@ -210,7 +210,8 @@ impl Peers {
         *link = Some(kept.clone());
         if let Some(surplus) = surplus {
             tokio::spawn(async move {
-                sleep(FAREWELL).await;
+                // Whatever ends it sooner, its socket must not be held any longer.
+                let _ = timeout(FAREWELL, surplus.connection.closed()).await;
                 surplus.connection.close(code::ONE_TOO_MANY, b"we have another connection");
             });
         }
@@ -225,7 +226,7 @@ impl Entry {
 }
 
 impl Link {
-    fn new(connection: Connection, ours: bool, commands: mpsc::Sender<Command>) -> Link {
+    fn new(connection: Connection, ours: bool, commands: mpsc::Sender<Box<Command>>) -> Link {
         Link {
             connection,
             ours,

@@ -82,10 +82,9 @@ impl Attendant {
             let who = Who::Client(connection.remote_address().ip().to_canonical(), self.actor.number());
             let (commands, arriving) = mpsc::channel(1);
             self.attend(connection, who, commands, arriving).await;
-            return drop(seat);
+            drop(seat);
+            return;
         }
-        // A node on the list needs no seat: the list bounds them.
-        drop(seat);
         let Some(peer) = tls::proven(&connection).map(NodeKey) else { return };
         let (commands, arriving) = mpsc::channel(1);
         if self.peers.accepted(peer, &connection, commands.clone()) {
@@ -93,10 +92,11 @@ impl Attendant {
         } else {
             connection.close(code::NOT_A_NODE, b"you are not on my list of nodes");
         }
+        drop(seat);
     }
 
     /// Attends to a connection that we dialled; returns where commands on streams we open go.
-    pub fn attend_peer(self, peer: NodeKey, connection: Connection) -> mpsc::Sender<Command> {
+    pub fn attend_peer(self, peer: NodeKey, connection: Connection) -> mpsc::Sender<Box<Command>> {
         let (commands, arriving) = mpsc::channel(1);
         tokio::spawn(self.attend(connection, Who::Node(peer), commands.clone(), arriving));
         commands
@@ -107,8 +107,8 @@ impl Attendant {
         self,
         connection: Connection,
         who: Who,
-        commands: mpsc::Sender<Command>,
-        mut arriving: mpsc::Receiver<Command>,
+        commands: mpsc::Sender<Box<Command>>,
+        mut arriving: mpsc::Receiver<Box<Command>>,
     ) {
         let room = Arc::new(Semaphore::new(COMMANDS_MAX));
         loop {
@@ -122,7 +122,8 @@ impl Attendant {
                         self.actor.opened(conn, Subscriber { stream, connection }).await;
                     }
                 }
-                Some(Command { endpoint, body, answer }) = arriving.recv() => {
+                Some(command) = arriving.recv() => {
+                    let Command { endpoint, body, answer } = *command;
                     let permit = tokio::select! {
                         permit = room.clone().acquire_owned() => permit,
                         _ = connection.closed() => break,

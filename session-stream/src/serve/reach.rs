@@ -27,13 +27,9 @@ use crate::quic::{CLIENT_IDLE, CLIENTS, code, transport};
 use crate::swarm::Node;
 
 /// A test of somebody new comes about this often.
-const EVERY: Duration = Duration::from_secs(10);
-/// How much sooner or later, at most, so that nodes do not test in step.
-const JITTER: Duration = Duration::from_secs(6);
-/// Somebody who failed n times is tested again after n times this …
-const RETEST: Duration = Duration::from_secs(10);
-/// … but no later than after this.
-const RETEST_MAX: Duration = Duration::from_secs(120);
+pub const EVERY: Duration = Duration::from_secs(10);
+/// Somebody who failed n times is tested again after n intervals, but no later than after so many.
+const RETEST_MAX: u32 = 12;
 /// How long each half of a test may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Retests at a time.
@@ -53,6 +49,8 @@ pub struct Tester {
     pub chance: ChaCha20Rng,
     /// Ourselves, who are not tested.
     pub me: NodeKey,
+    /// How often somebody new is tested, about; [`EVERY`] in life.
+    pub every: Duration,
 }
 
 /// Somebody who failed.
@@ -67,8 +65,8 @@ impl Tester {
         let mut failing: BTreeMap<NodeKey, Failing> = BTreeMap::new();
         let mut round: Vec<NodeKey> = Vec::new();
         loop {
-            let jitter = u64::from(self.chance.next_u32()) % (2 * JITTER.as_secs());
-            sleep(EVERY + Duration::from_secs(jitter) - JITTER).await;
+            // Between 0.4 and 1.6 of it, so that nodes do not test in step.
+            sleep(self.every * 4 / 10 + self.every * (self.chance.next_u32() % 1200) / 1000).await;
             // Who is in no swarm has no business testing others.
             let list = self.peers.list();
             if !self.peers.in_swarm() {
@@ -115,7 +113,7 @@ impl Tester {
             if times == 1 {
                 tracing::warn!("node {:?} cannot be reached over HTTPS and QUIC", node.key);
             }
-            let again = Instant::now() + (RETEST * times).min(RETEST_MAX);
+            let again = Instant::now() + self.every * times.min(RETEST_MAX);
             failing.insert(node.key, Failing { times, again });
         }
         if let Some(registry) = &self.registry {

@@ -92,7 +92,8 @@ impl Store {
 
     /// Whether one more message fits.
     pub(super) fn room_for(&self, message: &Message) -> Result<(), Error> {
-        if self.size()? + message.data.len() as u64 > self.cap { Err(Error::Capped) } else { Ok(()) }
+        let full = self.size()? + message.data.len() as u64 > self.cap;
+        if full { Err(self.note(Error::Capped)) } else { Ok(()) }
     }
 
     /// The messages of a box in the order they came, those after `after` if that is still there, else all: at most
@@ -109,6 +110,18 @@ impl Store {
         size: usize,
         now: u64,
     ) -> Result<(Vec<Message>, bool), Error> {
+        self.page(account, namespace, after, count, size, now).map_err(|error| self.note(error.into()))
+    }
+
+    fn page(
+        &self,
+        account: &Account,
+        namespace: Namespace,
+        after: Option<&str>,
+        count: Option<usize>,
+        size: usize,
+        now: u64,
+    ) -> rusqlite::Result<(Vec<Message>, bool)> {
         let after: Option<i64> = match after {
             None => None,
             Some(hash) => self

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::trouble::Notes;
 use super::{Journal, SLACK, Store};
 
 /// The layout this program writes; an older one is brought up to it, a newer one is refused.
@@ -142,16 +143,17 @@ impl Store {
     /// # Errors
     /// No memory is left.
     pub fn in_memory(cap: u64) -> Result<Store, OpenError> {
-        Store::prepare(Connection::open_in_memory(), cap).map_err(|failure| failure.told_of(Path::new(":memory:")))
+        let path = Path::new(":memory:");
+        Store::prepare(Connection::open_in_memory(), path, cap).map_err(|failure| failure.told_of(path))
     }
 
     fn attempt(path: &Path, cap: u64) -> Result<Store, OpenError> {
         // Without SQLite's own locks: one process, one thread. Links are followed, but names are never read as URIs.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Store::prepare(Connection::open_with_flags(path, flags), cap).map_err(|failure| failure.told_of(path))
+        Store::prepare(Connection::open_with_flags(path, flags), path, cap).map_err(|failure| failure.told_of(path))
     }
 
-    fn prepare(db: rusqlite::Result<Connection>, cap: u64) -> Result<Store, Failure> {
+    fn prepare(db: rusqlite::Result<Connection>, path: &Path, cap: u64) -> Result<Store, Failure> {
         let db = db?;
         db.set_prepared_statement_cache_capacity(64);
         // Another process may be just ending; longer than that it is not.
@@ -183,7 +185,16 @@ impl Store {
         )?;
         let page: u64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
         db.pragma_update_and_check(None, "max_page_count", (cap + SLACK) / page, |_| Ok(()))?;
-        Ok(Store { db, cap, page, epoch, journal: Journal(last), writing: false, undone: None })
+        Ok(Store {
+            db,
+            cap,
+            page,
+            epoch,
+            journal: Journal(last),
+            writing: false,
+            undone: None,
+            notes: Notes::new(path.to_owned()),
+        })
     }
 }
 

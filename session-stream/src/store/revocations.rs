@@ -48,7 +48,8 @@ impl Store {
     /// # Errors
     /// The store does not work.
     pub fn is_revoked(&self, account: &Account, token: &Token) -> Result<bool, Error> {
-        Ok(version(&self.db, account, token)?.is_some_and(|version| version % 2 == 1))
+        let version = version(&self.db, account, token).map_err(|error| self.note(error.into()))?;
+        Ok(version.is_some_and(|version| version % 2 == 1))
     }
 
     /// What an account has revoked, longest first.

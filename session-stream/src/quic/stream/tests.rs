@@ -17,7 +17,7 @@ const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 struct End {
     connection: Connection,
     stream: RequestStream,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Box<Command>>,
     _endpoint: quinn::Endpoint,
 }
 

@@ -23,7 +23,7 @@ pub const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub struct Directory(pub PathBuf);
 
 impl Directory {
-    pub fn new() -> Directory {
+    pub fn made() -> Directory {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("session-street-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -58,7 +58,7 @@ pub struct House {
 impl Street {
     /// Nodes in these swarms, up, and the list told to all.
     pub async fn new(swarms: &[u64]) -> Street {
-        let directory = Directory::new();
+        let directory = Directory::made();
         let mut houses = Vec::new();
         for (number, swarm) in swarms.iter().enumerate() {
             houses.push(House::new(&directory.0, number, *swarm).await);
@@ -127,7 +127,7 @@ impl House {
             damaged: Damaged::Refuse,
             quic_each_max: 20_000,
             private: true,
-            tests: false,
+            tests: None,
         };
         let server = serve::start(settings.clone()).await.unwrap();
         let (https, quic) = (server.https().port(), server.quic().port());
