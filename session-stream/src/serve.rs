@@ -14,6 +14,7 @@ pub mod reach;
 pub mod seats;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +113,8 @@ pub struct Server {
 /// Why not, and what to do.
 pub async fn start(settings: Settings) -> Result<Server, Trouble> {
     let directory = &settings.data_dir;
-    std::fs::create_dir_all(directory).map_err(|error| {
+    // What is in it is nobody else's business; a directory that is there already stays as its owner made it.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
         Trouble(format!("{}: {error}; make it, and let this user write there", directory.display()))
     })?;
     let key = keys::key(&settings.key)?;

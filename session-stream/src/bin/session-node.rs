@@ -1,6 +1,7 @@
 //! `session-node`: a storage node for Session's clients. Reads the command line, starts what the library calls a server,
 //! tells systemd, and stops it when it is told to.
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -135,7 +136,9 @@ fn main() -> ExitCode {
 fn log(level: &str) -> Result<(), Trouble> {
     let filter = EnvFilter::try_new(level)
         .map_err(|_| Trouble::new(format!("--log-level {level}: write error, warn, info, debug or trace")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    lines.with_writer(std::io::stderr).init();
     Ok(())
 }
 
