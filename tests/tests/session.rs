@@ -88,7 +88,9 @@ fn a_node_is_lost(lab: &Lab) {
 fn through_the_network(lab: &Lab) {
     let watching = installed("tcpdump").then(|| {
         let file = lab.folder("session1").join("wire.pcap");
-        let words = ["tcpdump", "-Z", "root", "-i", "eth0", "-s", "0", "-U", "-w", file.to_str().unwrap()];
+        let path = file.to_str().unwrap();
+        // At once: what waits for a full buffer is lost when it is ended.
+        let words = ["tcpdump", "--immediate-mode", "-Z", "root", "-i", "eth0", "-s", "0", "-U", "-w", path];
         (lab.start("session1", &words, "listening on"), file)
     });
     let loki = lab.loki("session1");
