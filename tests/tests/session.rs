@@ -16,6 +16,8 @@ use std::time::Instant;
 use lokinet_tests::lab::capture::{self, Seen};
 use lokinet_tests::lab::{self, Lab, installed};
 
+type Step = fn(&Lab);
+
 /// Storage nodes.
 const NODES: usize = 10;
 
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     assert!(up.status.success(), "{complaint}");
-    let steps: [(&str, fn(&Lab)); 6] = [
+    let steps: [(&str, Step); 6] = [
         ("calls over HTTPS", |lab| inside(lab, &["calls", "https"])),
         ("calls over QUIC", |lab| inside(lab, &["calls", "quic"])),
         ("watching", |lab| inside(lab, &["watch"])),
