@@ -6,18 +6,20 @@ use crate::flow::question::{Answer, Code};
 use crate::node::Node;
 use crate::node::io::{Event, Input, Output, Ticket, Wake};
 use crate::node::report::Report;
+use crate::node::worker::Worker;
 use crate::time::{Now, Time};
 use crate::wire::batch::Packets;
+use crew::Crew;
 use handle::{COMMANDS_WAITING, Command, EVENTS_WAITING};
 use quic::{Happened, Quic};
-use socket::{Arena, Wire};
+use socket::{Arena, Letters, Line, Wire};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -26,8 +28,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use zeroize::Zeroizing;
 
 mod clock;
+mod crew;
 mod handle;
 mod quic;
+mod routes;
 mod save;
 mod socket;
 #[cfg(test)]
@@ -73,6 +77,8 @@ pub struct Setup {
     pub data_dir: Option<PathBuf>,
     /// Where IP packets come from and go to.
     pub tun: Option<Box<dyn Tun>>,
+    /// Threads for a relay's cells; a client needs none.
+    pub workers: usize,
 }
 
 /// Why a node cannot start on this host.
@@ -89,6 +95,8 @@ pub enum DriverError {
     Identity(String),
     #[error("cannot set up QUIC: {0}")]
     Quic(io::Error),
+    #[error("cannot start the threads for cells: {0}")]
+    Thread(io::Error),
     #[error("cannot watch the TUN device: {0}")]
     Tun(io::Error),
     #[error("cannot start the thread that writes to {}: {error}", .dir.display())]
@@ -110,30 +118,36 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
 /// # Errors
 /// When the host refuses something; the error says what and how to mend it.
 pub async fn start(setup: Setup) -> Result<(Handle, impl Future<Output = ()>), DriverError> {
-    let Setup { node, identity, bind, data_dir, tun } = setup;
-    launch(node, identity, &bind, data_dir, tun)
+    let Setup { node, identity, bind, data_dir, tun, workers } = setup;
+    launch(node, identity, &bind, data_dir, tun, workers)
 }
 
 fn launch<M: Machine>(
-    node: M,
+    mut node: M,
     seed: Option<Zeroizing<[u8; 32]>>,
     bind: &[SocketAddr],
     data_dir: Option<PathBuf>,
     tun: Option<Box<dyn Tun>>,
+    workers: usize,
 ) -> Result<(Handle, impl Future<Output = ()> + use<M>), DriverError> {
-    let sockets = socket::bind(bind)?;
+    let workers = node.workers(workers);
+    let sockets = socket::bind_each(bind, workers.len())?;
     let identity = seed
-        .map(|seed| tls::Identity::from_seed(&seed))
+        .as_ref()
+        .map(|seed| tls::Identity::from_seed(seed))
         .transpose()
         .map_err(|error| DriverError::Identity(error.to_string()))?;
-    let wires = sockets
-        .into_iter()
-        .map(|socket| Wire::new(socket).map(Arc::new))
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(DriverError::Socket)?;
+    let (wires, lines) = wired(sockets, !workers.is_empty()).map_err(DriverError::Socket)?;
     let under_quic = wires.iter().map(|wire| wire.clone() as _).collect();
-    let (quic, happened) = Quic::new(under_quic, identity, tls::suites()).map_err(DriverError::Quic)?;
+    let (quic, happened) = Quic::new(under_quic, identity, seed, tls::suites()).map_err(DriverError::Quic)?;
     let tun = tun.map(tun::Device::watch).transpose().map_err(DriverError::Tun)?;
+    let (crew, control) = if workers.is_empty() {
+        (None, None)
+    } else {
+        let letters: Vec<_> = wires.iter().map(|wire| wire.letters.clone()).collect();
+        let (crew, control) = Crew::start(workers, lines, &letters, quic.routes()).map_err(DriverError::Thread)?;
+        (Some(crew), Some(control))
+    };
     let saver = data_dir
         .map(|dir| save::Saver::start(dir.clone()).map_err(|error| DriverError::Save { dir, error }))
         .transpose()?;
@@ -147,6 +161,7 @@ fn launch<M: Machine>(
         tun,
         saver,
         events,
+        crew,
         asked: BTreeMap::new(),
         full_waits: 0,
         cells_dropped: 0,
@@ -158,6 +173,7 @@ fn launch<M: Machine>(
         hands,
         happened,
         commands,
+        control,
         arena: Arena::new(),
         packets: Packets::new(),
         tickets: 0,
@@ -168,6 +184,27 @@ fn launch<M: Machine>(
     Ok((handle, driver.run()))
 }
 
+/// Each address as the loop has it, and as each thread has it.
+type Wired = (Vec<Arc<Wire>>, Vec<Vec<Line>>);
+
+/// The sockets of each address as wires, and where threads receive, also as their lines, by thread.
+fn wired(sockets: Vec<Vec<UdpSocket>>, threads: bool) -> io::Result<Wired> {
+    let (mut wires, mut lines) = (Vec::new(), Vec::new());
+    for group in sockets {
+        for (number, socket) in group.into_iter().enumerate() {
+            let own = if number == 0 { Some(socket.try_clone()?) } else { None };
+            if threads {
+                lines.resize_with(lines.len().max(number + 1), Vec::new);
+                lines[number].push(Line::new(socket)?);
+                wires.extend(own.map(Wire::unwatched).transpose()?.map(Arc::new));
+            } else {
+                wires.extend(own.map(Wire::watched).transpose()?.map(Arc::new));
+            }
+        }
+    }
+    Ok((wires, lines))
+}
+
 /// What the loop drives: the node, or in tests something that plays it.
 trait Machine {
     /// Tells it what happened and does what it answers, to the last thing.
@@ -175,6 +212,10 @@ trait Machine {
     fn next_wake(&self) -> Option<(Time, Wake)>;
     fn is_cell(&self, datagram: &[u8]) -> bool;
     fn report(&self, now: Now) -> Report;
+    /// Workers for so many threads; none where the loop itself is to have the cells.
+    fn workers(&mut self, _count: usize) -> Vec<Worker> {
+        Vec::new()
+    }
 }
 
 impl Machine for Node {
@@ -196,6 +237,10 @@ impl Machine for Node {
     fn report(&self, now: Now) -> Report {
         Node::report(self, now)
     }
+
+    fn workers(&mut self, count: usize) -> Vec<Worker> {
+        Node::workers(self, count)
+    }
 }
 
 /// The loop and its senses.
@@ -204,6 +249,8 @@ struct Driver<M> {
     hands: Hands,
     happened: mpsc::Receiver<Happened>,
     commands: mpsc::Receiver<Command>,
+    /// What threads heard that is for the node.
+    control: Option<mpsc::Receiver<crew::Control>>,
     arena: Arena,
     packets: Packets,
     tickets: u64,
@@ -224,6 +271,7 @@ struct Due {
 enum Woken {
     Ready,
     Happened(Happened),
+    Control(crew::Control),
     Command(Option<Command>),
 }
 
@@ -235,6 +283,11 @@ impl<M: Machine> Driver<M> {
             for _ in 0..TURN {
                 let Ok(happened) = self.happened.try_recv() else { break };
                 self.happened(happened);
+                busy = true;
+            }
+            for _ in 0..TURN {
+                let Some(Ok(control)) = self.control.as_mut().map(mpsc::Receiver::try_recv) else { break };
+                self.control(control);
                 busy = true;
             }
             for _ in 0..TURN {
@@ -257,12 +310,14 @@ impl<M: Machine> Driver<M> {
                 match self.pause().await {
                     Woken::Ready => {}
                     Woken::Happened(happened) => self.happened(happened),
+                    Woken::Control(control) => self.control(control),
                     Woken::Command(Some(command)) => self.command(command),
                     Woken::Command(None) => self.stop(), // nobody is left who could ask for anything
                 }
             }
         }
         self.hands.quic.close(GOODBYE_LINKS).await;
+        self.hands.crew = None;
         if let Some(saver) = self.hands.saver.take() {
             saver.finish(GOODBYE_DISK).await;
         }
@@ -323,6 +378,10 @@ impl<M: Machine> Driver<M> {
         }
     }
 
+    fn control(&mut self, (hop, body): crew::Control) {
+        self.feed(Input::Control { hop, body });
+    }
+
     fn command(&mut self, command: Command) {
         match command {
             Command::Ask(question, asker) => {
@@ -372,6 +431,10 @@ impl<M: Machine> Driver<M> {
         }
         if now >= self.due.moves {
             self.due.moves = now + MOVES_EVERY;
+            if self.stopping.is_none() && self.hands.crew.as_ref().is_some_and(Crew::has_failed) {
+                tracing::error!("a thread for cells has failed, which is a bug: please report it; this relay stops");
+                self.stop();
+            }
             for (link, remote) in self.hands.quic.moved(now) {
                 self.feed(Input::LinkMoved { link, remote });
             }
@@ -411,6 +474,7 @@ impl<M: Machine> Driver<M> {
             biased;
             () = readable => Woken::Ready,
             Some(happened) = self.happened.recv() => Woken::Happened(happened),
+            Some(control) = async { self.control.as_mut()?.recv().await } => Woken::Control(control),
             command = self.commands.recv(), if self.stopping.is_none() => Woken::Command(command),
             () = tokio::time::sleep(until.since(now)) => Woken::Ready,
         }
@@ -424,6 +488,7 @@ struct Hands {
     tun: Option<tun::Device>,
     saver: Option<save::Saver>,
     events: broadcast::Sender<Event>,
+    crew: Option<Crew>,
     asked: BTreeMap<Ticket, oneshot::Sender<Answer>>,
     full_waits: u32,
     cells_dropped: u64,
@@ -434,7 +499,7 @@ impl Hands {
     fn act(&mut self, output: Output<'_>) {
         match output {
             Output::Transmit { to, segment, bytes } => {
-                let dropped = match self.quic.route(to) {
+                let dropped = match self.quic.routes().to(to) {
                     Some(route) => {
                         self.wires[route.socket].send(to, route.source, segment, bytes, &mut self.full_waits)
                     }
@@ -471,12 +536,16 @@ impl Hands {
 
     /// Adds to a report what the node cannot see.
     fn count(&self, report: &mut Report) {
-        let total = |of: fn(&Wire) -> u64| self.wires.iter().map(|wire| of(wire)).sum::<u64>();
+        let total = |of: fn(&Letters) -> u64| self.wires.iter().map(|wire| of(&wire.letters)).sum::<u64>();
+        let crew = |of: fn(&crew::Tally) -> &AtomicU64| {
+            self.crew.as_ref().map_or(0, |crew| of(&crew.tally).load(Ordering::Relaxed))
+        };
         let (retried, turned_away) = self.quic.strangers();
         report.counters.extend([
-            ("socket: cells dropped, socket full or unreachable", self.cells_dropped),
-            ("socket: QUIC packets dropped, queue full", total(|w| w.letters_dropped.load(Ordering::Relaxed))),
-            ("socket: receive errors", total(|w| w.receive_errors.load(Ordering::Relaxed))),
+            ("socket: cells dropped, socket full or unreachable", self.cells_dropped + crew(|tally| &tally.unsent)),
+            ("socket: cells for the node dropped, too busy", crew(|tally| &tally.unheard)),
+            ("socket: QUIC packets dropped, queue full", total(|letters| letters.dropped.load(Ordering::Relaxed))),
+            ("socket: receive errors", total(|letters| letters.receive_errors.load(Ordering::Relaxed))),
             ("quic: strangers asked to show their address", retried),
             ("quic: strangers turned away, no room", turned_away),
             ("tun: packets dropped, device full or absent", self.packets_dropped),

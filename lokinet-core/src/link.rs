@@ -5,16 +5,26 @@
 
 mod census;
 pub mod channel;
+mod egress;
+pub mod lane;
+pub mod port;
 pub mod request;
+pub mod stage;
 
 use crate::crypto::seal::Suite;
+use crate::shared::Shared;
 use crate::time::Time;
-use crate::wire::cell::{CHANNEL_ID, Size};
+use crate::wire::cell::Size;
 use crate::wire::id::{PathId, RelayId};
-use channel::{Channel, Dropped, SHARDS};
+use channel::{Channel, Dropped};
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+pub use egress::Egress;
+use port::Ports;
+use request::{AGAIN_MAX, Queued};
+use stage::Stage;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
 use zeroize::Zeroizing;
 
 /// A link as the driver numbers it; never reused within a run.
@@ -108,13 +118,19 @@ pub struct Link {
     pub role: Role,
     /// Where the peer is.
     pub remote: SocketAddr,
-    channel: Channel,
-    staged: [Vec<u8>; 2],
+    staged: [Stage; 2],
+}
+
+impl Link {
+    fn staged_cells(&self) -> u64 {
+        let cells = |size: Size| (self.staged[size as usize].len() / size.datagram()) as u64;
+        cells(Size::Small) + cells(Size::Full)
+    }
 }
 
 /// A dial is known by whom and where: an address that a stranger gave us for a relay speaks for nobody else's.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+pub(crate) struct Place {
     peer: RelayId,
     addrs: Vec<SocketAddr>,
 }
@@ -125,21 +141,23 @@ pub struct Links {
     live: BTreeMap<LinkId, Link>,
     /// The newest link to each relay. Clients are no neighbours to ask.
     by_peer: BTreeMap<RelayId, LinkId>,
-    channels: HashMap<[u8; CHANNEL_ID], (LinkId, u8)>,
+    ports: Shared<Ports>,
     dials: BTreeMap<DialId, Place>,
     backoff: BTreeMap<Place, (Time, Duration)>,
     dirty: VecDeque<(LinkId, Size)>,
     next_dial: u64,
     requests: request::Requests,
     actions: Vec<Action>,
-    /// Cells dropped because a peer's stage was full, the link gone, or its path too narrow.
+    /// Cells dropped because a peer's stage was full, or the link gone.
     pub dropped: u64,
+    /// Cells put into links, and cells given out to be sent.
+    pub cells: (u64, u64),
 }
 
 impl Links {
     /// Takes in a link; true when it is kept. A second link with the same relay is kept too (both may have dialled at
     /// once), and the newer is used.
-    pub fn up(&mut self, up: &LinkUp, relay: bool) -> bool {
+    pub fn up(&mut self, up: &LinkUp, relay: bool, now: Time) -> bool {
         if self.live.len() >= LINKS_MAX || self.live.contains_key(&up.link) {
             self.actions.push(Action::Hangup(up.link));
             if let Some(dial) = up.dial.filter(|dial| self.dials.remove(dial).is_some()) {
@@ -151,28 +169,26 @@ impl Links {
             self.backoff.remove(&place);
         }
         let channel = Channel::new(up.suite, up.role, &up.exporter);
-        for (shard, id) in channel.receiving_ids().into_iter().enumerate() {
-            self.channels.insert(id, (up.link, shard as u8));
-        }
         let (peer, role, remote) = (up.peer, up.role, up.remote);
-        self.live.insert(up.link, Link { peer, relay, role, remote, channel, staged: [Vec::new(), Vec::new()] });
+        self.ports.change(|ports| ports.insert(up.link, remote, channel));
+        self.live.insert(up.link, Link { peer, relay, role, remote, staged: Default::default() });
         if relay {
             self.by_peer.insert(peer, up.link);
         }
         let others = self.dials.iter().filter(|(_, place)| place.peer == peer).map(|(dial, _)| *dial);
         let dials: Vec<DialId> = up.dial.into_iter().chain(others).collect();
         for queued in dials.iter().flat_map(|dial| self.requests.unqueue(dial)).collect::<Vec<_>>() {
-            self.send(up.link, queued);
+            self.send(up.link, queued, now);
         }
         true
     }
 
-    fn send(&mut self, link: LinkId, request: request::Queued) {
-        let request::Queued { ticket, body, patience } = request;
+    fn send(&mut self, link: LinkId, request: Queued, now: Time) {
+        let (ticket, body, patience) = (request.ticket, request.body.clone(), request.until.since(now));
         if self.requests.is_full(link) {
             self.actions.push(Action::Unanswered(ticket));
         } else {
-            self.requests.sent(ticket, link);
+            self.requests.sent(request, link);
             self.actions.push(Action::Request { link, ticket, body, patience });
         }
     }
@@ -180,9 +196,8 @@ impl Links {
     /// Forgets a link that is gone.
     pub fn down(&mut self, id: LinkId) -> Option<Link> {
         let link = self.live.remove(&id)?;
-        for channel in link.channel.receiving_ids() {
-            self.channels.remove(&channel);
-        }
+        self.dropped += link.staged_cells();
+        self.ports.change(|ports| ports.remove(id));
         if self.by_peer.get(&link.peer) == Some(&id) {
             self.by_peer.remove(&link.peer);
             let other = self.live.iter().rev().find(|(_, other)| other.peer == link.peer).map(|(id, _)| *id);
@@ -212,6 +227,7 @@ impl Links {
     pub fn moved(&mut self, id: LinkId, remote: SocketAddr) {
         if let Some(link) = self.live.get_mut(&id).filter(|link| !link.relay) {
             link.remote = remote;
+            self.ports.change(|ports| ports.by_link.get_mut(&id).map(|port| port.remote = remote));
         }
     }
 
@@ -237,6 +253,7 @@ impl Links {
     }
 
     /// Asks a relay something: at once when linked, after dialling otherwise. Unanswered at once while backing off.
+    /// Dialling costs patience, too: else whoever waits for us would blame us for whom we wait for.
     pub fn request(
         &mut self,
         peer: RelayId,
@@ -246,13 +263,50 @@ impl Links {
         now: Time,
     ) -> Ticket {
         let ticket = self.requests.ticket();
-        let request = request::Queued { ticket, body, patience };
-        if let Some(link) = self.by_peer.get(&peer).copied() {
-            self.send(link, request);
-        } else if !self.dial(peer, addrs, now).is_some_and(|dial| self.requests.queue(dial, request)) {
-            self.actions.push(Action::Unanswered(ticket));
+        let place = Place { peer, addrs };
+        self.post(Queued { ticket, place, body, until: now + patience, again: AGAIN_MAX }, now);
+        ticket
+    }
+
+    /// Asks whoever is at the other end of this very link; unanswered when it is gone.
+    pub fn request_on(&mut self, link: LinkId, body: bytes::Bytes, patience: Duration, now: Time) -> Ticket {
+        let ticket = self.requests.ticket();
+        match self.live.get(&link).map(|link| link.peer) {
+            Some(peer) => {
+                let place = Place { peer, addrs: Vec::new() };
+                self.send(link, Queued { ticket, place, body, until: now + patience, again: 0 }, now);
+            }
+            None => self.actions.push(Action::Unanswered(ticket)),
         }
         ticket
+    }
+
+    fn post(&mut self, request: Queued, now: Time) {
+        let (ticket, place) = (request.ticket, request.place.clone());
+        if let Some(link) = self.by_peer.get(&place.peer).copied() {
+            self.send(link, request, now);
+        } else if !self.dial(place.peer, place.addrs, now).is_some_and(|dial| self.requests.queue(dial, request)) {
+            self.actions.push(Action::Unanswered(ticket));
+        }
+    }
+
+    /// The link under a request of ours was lost: true when the request goes out again, under the same ticket. The link
+    /// must be known to be down, or it would be used once more.
+    pub fn again(&mut self, ticket: Ticket, now: Time) -> bool {
+        let request = self.requests.lost(ticket, now);
+        request.map(|request| self.post(request, now)).is_some()
+    }
+
+    /// When to call [`Links::wake`].
+    pub fn next_wake(&self) -> Option<Time> {
+        self.requests.next_due()
+    }
+
+    /// Ends what has waited long enough for its dial.
+    pub fn wake(&mut self, now: Time) {
+        while let Some(ticket) = self.requests.overdue(now) {
+            self.actions.push(Action::Unanswered(ticket));
+        }
     }
 
     /// A request ended: the link it went out on. Two relays may have two links (both dialled at once), and a path runs
@@ -283,9 +337,10 @@ impl Links {
         Some(dial)
     }
 
-    /// Closes a link of ours.
+    /// Closes a link of ours. What waits for a reply on it has ended with it.
     pub fn hang_up(&mut self, id: LinkId) {
         if self.down(id).is_some() {
+            self.requests.give_up(id);
             self.actions.push(Action::Hangup(id));
         }
     }
@@ -297,8 +352,7 @@ impl Links {
 
     /// Which channel a datagram belongs to, if to any.
     pub fn channel_of(&self, datagram: &[u8]) -> Option<(LinkId, u8)> {
-        let id = datagram.get(1..)?.first_chunk::<CHANNEL_ID>()?;
-        if datagram[0] & 0xc0 != 0x40 { None } else { self.channels.get(id).copied() }
+        self.ports.look(|ports| ports.channel_of(datagram))
     }
 
     /// Opens a received datagram in place: the link, the path's name, and the onion.
@@ -312,47 +366,33 @@ impl Links {
     ) -> Result<(LinkId, PathId, Size, &'a mut [u8]), Dropped> {
         let (id, shard) = self.channel_of(datagram).ok_or(Dropped::Unknown)?;
         let size = Size::of_datagram(datagram.len()).ok_or(Dropped::Size)?;
-        let link = self.live.get_mut(&id).ok_or(Dropped::Unknown)?;
-        let (path, onion) = link.channel.open(usize::from(shard), datagram, now)?;
-        Ok((id, path, size, onion))
+        self.ports.change(|ports| {
+            let port = ports.by_link.get_mut(&id).ok_or(Dropped::Unknown)?;
+            let (path, onion) = port.channel.open(usize::from(shard), datagram, now)?;
+            Ok((id, path, size, onion))
+        })
     }
 
-    /// Stages a cell for a link: `fill` writes the onion into a zeroed buffer, then the cell is sealed where it lies.
-    /// False when it had to be dropped.
-    pub fn put(&mut self, id: LinkId, path: PathId, size: Size, now: Time, fill: impl FnOnce(&mut [u8])) -> bool {
-        let Some(link) = self.live.get_mut(&id) else {
-            self.dropped += 1;
-            return false;
-        };
-        let staged = &mut link.staged[size as usize];
-        if staged.len() >= STAGED_MAX * size.datagram() {
-            self.dropped += 1;
-            return false;
-        }
-        if staged.is_empty() {
-            self.dirty.push_back((id, size));
-        }
-        let start = staged.len();
-        staged.resize(start + size.datagram(), 0);
-        let cell = &mut staged[start..];
-        fill(Channel::onion(cell));
-        link.channel.seal(0, path, cell, now);
-        true
+    /// The ports, to be shared with other cores. They send by any sub-channel but the first, which is ours.
+    pub fn share(&mut self) -> Arc<RwLock<Ports>> {
+        self.ports.share()
     }
 
     /// The next run of sealed cells to send, lent until it is given back with [`Links::give_back`].
-    pub fn take_run(&mut self) -> Option<(SocketAddr, Size, LinkId, Vec<u8>)> {
+    pub fn take_run(&mut self) -> Option<(SocketAddr, Size, LinkId, Stage)> {
         loop {
             // First staged, first sent: the last cells of a burst must not overtake it.
             let (id, size) = self.dirty.pop_front()?;
             if let Some(link) = self.live.get_mut(&id) {
-                return Some((link.remote, size, id, core::mem::take(&mut link.staged[size as usize])));
+                let run = core::mem::take(&mut link.staged[size as usize]);
+                self.cells.1 += (run.len() / size.datagram()) as u64;
+                return Some((link.remote, size, id, run));
             }
         }
     }
 
     /// Gives a sent run's buffer back, so that its memory is used again.
-    pub fn give_back(&mut self, id: LinkId, size: Size, mut bytes: Vec<u8>) {
+    pub fn give_back(&mut self, id: LinkId, size: Size, mut bytes: Stage) {
         bytes.clear();
         if let Some(link) = self.live.get_mut(&id)
             && link.staged[size as usize].is_empty()
@@ -383,8 +423,10 @@ impl Links {
 
     /// How many receiving channel ids are known (bounded by links and shards).
     pub fn channel_ids(&self) -> usize {
-        debug_assert_eq!(self.channels.len(), self.live.len() * SHARDS);
-        self.channels.len()
+        self.ports.look(|ports| {
+            debug_assert_eq!(ports.channels.len(), ports.ids_due());
+            ports.channels.len()
+        })
     }
 }
 
@@ -409,7 +451,7 @@ mod tests {
             suite: Suite::Aes,
             remote: place(1)[0],
         };
-        assert!(links.up(&up, relay));
+        assert!(links.up(&up, relay, Time::from_nanos(0)));
     }
 
     fn ask(links: &mut Links, peer: RelayId, addrs: Vec<SocketAddr>, now: Time) -> Ticket {
@@ -466,5 +508,56 @@ mod tests {
             ask(&mut links, RelayId(id), place(1), now);
         }
         assert_eq!(dialled(&mut links).len(), DIALS_MAX);
+    }
+
+    /// A neighbour that died took the request with it; the one that came back in its place never saw it.
+    #[test]
+    fn a_request_whose_link_is_lost_goes_out_again_over_a_fresh_one() {
+        let (mut links, peer, now) = (Links::default(), RelayId([1; 32]), Time::from_nanos(0));
+        up(&mut links, 7, None, peer, true);
+        let ticket = ask(&mut links, peer, place(1), now);
+        links.actions();
+        links.down(LinkId(7));
+        let late = now + PATIENCE / 4;
+        assert!(links.again(ticket, late));
+        let dials = dialled(&mut links);
+        assert_eq!(dials.len(), 1);
+        up(&mut links, 8, Some(dials[0]), peer, true);
+        assert!(
+            matches!(links.actions()[..], [Action::Request { link: LinkId(8), ticket: again, .. }] if again == ticket)
+        );
+        assert_eq!(links.ended(ticket), Some(LinkId(8)), "and a path runs on the link that carried its build");
+    }
+
+    #[test]
+    fn a_request_is_not_sent_again_for_ever_nor_over_a_link_that_we_closed() {
+        let (mut links, peer, now) = (Links::default(), RelayId([1; 32]), Time::from_nanos(0));
+        up(&mut links, 0, None, peer, true);
+        let ticket = ask(&mut links, peer, place(1), now);
+        let mut sent = 0;
+        for link in 1..10 {
+            links.down(LinkId(link - 1));
+            sent += usize::from(links.again(ticket, now));
+            up(&mut links, link, None, peer, true);
+            links.dials.clear();
+        }
+        assert_eq!(sent, usize::from(AGAIN_MAX), "after so many losses it has ended");
+
+        let ticket = ask(&mut links, peer, place(1), now);
+        links.hang_up(LinkId(9));
+        assert!(!links.again(ticket, now), "who closes a link wants nothing more of it");
+    }
+
+    /// Whoever waits for us must not blame us for a relay that does not answer our dial.
+    #[test]
+    fn a_dial_costs_no_more_than_the_requests_patience() {
+        let (mut links, peer, now) = (Links::default(), RelayId([1; 32]), Time::from_nanos(0));
+        let ticket = ask(&mut links, peer, place(1), now);
+        let dials = dialled(&mut links);
+        assert_eq!(links.next_wake(), Some(now + PATIENCE));
+        links.wake(now + PATIENCE);
+        assert!(matches!(links.actions()[..], [Action::Unanswered(late)] if late == ticket));
+        up(&mut links, 7, Some(dials[0]), peer, true);
+        assert!(links.actions().is_empty() && links.next_wake().is_none(), "it is sent after it has ended");
     }
 }

@@ -6,12 +6,14 @@
 pub mod fetch;
 pub mod guards;
 pub mod profile;
+pub mod refresh;
 pub mod select;
 pub mod shelf;
 
 use crate::time::{Now, Wall};
 use crate::wire::addrs::Addrs;
 use crate::wire::contact::{CONTACT, Contact, NetId};
+use crate::wire::control::Name;
 use crate::wire::id::RelayId;
 use crate::wire::registry::Registry;
 use bytes::Bytes;
@@ -114,6 +116,30 @@ impl Netdb {
         self.contacts.range((Excluded(after), Unbounded)).take(limit).map(|(_, c)| c.signed.clone()).collect()
     }
 
+    /// The names of contacts whose ids follow `after`, at most `limit`.
+    pub fn names(&self, after: &RelayId, limit: usize) -> Vec<Name> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        self.contacts.range((Excluded(after), Unbounded)).take(limit).map(|(_, c)| c.name).collect()
+    }
+
+    /// Signed contacts with these names.
+    pub fn named(&self, names: &[Name]) -> Vec<Bytes> {
+        names.iter().filter_map(|name| self.alike(name).find(|c| c.name == *name)).map(|c| c.signed.clone()).collect()
+    }
+
+    /// Whether the contact with this name is held.
+    pub fn holds(&self, name: &Name) -> bool {
+        self.alike(name).any(|contact| contact.name == *name)
+    }
+
+    /// Contacts of relays whose ids begin as a name does.
+    fn alike(&self, name: &Name) -> impl Iterator<Item = &Arc<Contact>> {
+        let (mut first, mut last) = ([0; 32], [0xff; 32]);
+        first[..4].copy_from_slice(&name[..4]);
+        last[..4].copy_from_slice(&name[..4]);
+        self.contacts.range(RelayId(first)..=RelayId(last)).map(|(_, contact)| contact)
+    }
+
     /// Where a relay can be reached: its contact's addresses, else the registry's hint, else nothing.
     pub fn addrs(&self, id: &RelayId) -> Addrs {
         match self.contacts.get(id) {
@@ -125,6 +151,12 @@ impl Netdb {
     /// Whether an address may be dialled in this network.
     pub fn may_dial(&self, addrs: &Addrs) -> bool {
         !addrs.is_empty() && (self.private || addrs.is_public())
+    }
+
+    /// Forgets one contact.
+    #[cfg(test)]
+    pub(crate) fn forget(&mut self, id: &RelayId) {
+        self.contacts.remove(id);
     }
 
     /// The `count` relays nearest to a position, nearest first: who keeps what is stored there.
@@ -176,6 +208,11 @@ pub(crate) mod testing {
     use crate::wire::registry::{self, Listing};
 
     pub(crate) fn known(relays: u8) -> Netdb {
+        knowing(relays, |_| true)
+    }
+
+    /// The same, knowing the contacts of some of them.
+    pub(crate) fn knowing(relays: u8, whom: impl Fn(&RelayId) -> bool) -> Netdb {
         let netid = NetId::new("test").unwrap();
         let authority = Identity::from_seed(&[255; 32]);
         let now = Wall::from_secs(1_000_000);
@@ -188,7 +225,7 @@ pub(crate) mod testing {
         let registry = Registry::verify(signed, netid, &[authority.public()], 1, now).unwrap();
         let mut netdb = Netdb::new(netid, true, registry);
         let onion = Box::new(*Secret::generate(&mut Chance::new([9; 32])).public());
-        for (i, identity) in identities.iter().enumerate() {
+        for (i, identity) in identities.iter().enumerate().filter(|(_, i)| whom(&RelayId(i.public()))) {
             let addrs = Addrs::from_list(&[format!("10.{}.0.1:1090", i + 1).parse().unwrap()]);
             let card =
                 Card { netid, onion: onion.clone(), published: now, expires: now.plus(LIFETIME), aes: true, addrs };

@@ -9,6 +9,7 @@ pub mod config;
 pub mod io;
 pub mod relay;
 pub mod report;
+pub mod worker;
 
 pub use config::{Config, Trade};
 
@@ -45,8 +46,12 @@ pub(crate) struct Core {
     pub netdb: Netdb,
     pub chance: Chance,
     pub out: Out,
+    /// Datagrams that looked like cells.
+    pub arrived: u64,
     /// Datagrams dropped before any path knew them.
     pub dropped: u64,
+    /// Requests of others.
+    pub asked: u64,
     /// Inputs of strangers that were not what they should be.
     pub malformed: u64,
     /// Whether it was said that the registry has expired.
@@ -61,13 +66,16 @@ pub(crate) struct Out {
     pub packets: Packets,
     /// Packets that could not be given their addresses.
     pub refused: u64,
-    lent: Option<(link::LinkId, crate::wire::cell::Size, Vec<u8>)>,
+    /// Requests of others that were answered.
+    pub answered: u64,
+    lent: Option<(link::LinkId, crate::wire::cell::Size, link::stage::Stage)>,
     delivering: bool,
 }
 
 impl Out {
     /// Something to do.
     pub fn push(&mut self, output: Output<'static>) {
+        self.answered += u64::from(matches!(output, Output::Answer { .. }));
         self.queue.push_back(output);
     }
 
@@ -112,16 +120,22 @@ impl Node {
     pub fn new(config: Config, seed: Zeroizing<[u8; 32]>, now: Now) -> Node {
         let mut chance = Chance::new(seed);
         let Config { netid, private, registry, bootstraps, saved, aes, trade } = config;
+        let kept = saved.registry.as_ref() == Some(&registry.signed);
         let netdb = Netdb::new(netid, private, registry);
         let mut core = Core {
             links: Links::default(),
             netdb,
             chance: chance.fork("node"),
             out: Out::default(),
+            arrived: 0,
             dropped: 0,
+            asked: 0,
             malformed: 0,
             expired: false,
         };
+        if !kept {
+            core.out.push(Output::Save(Save::Registry(core.netdb.registry().signed.clone())));
+        }
         for contact in saved.contacts.iter() {
             core.netdb.learn(contact, now.wall);
         }
@@ -141,14 +155,9 @@ impl Node {
                 &mut chance,
                 now,
             ))),
-            Trade::Relay(config) => Machines::Relay(Box::new(Relay::new(
-                *config,
-                saved.onion_keys.as_ref(),
-                aes,
-                &mut core,
-                &mut chance,
-                now,
-            ))),
+            Trade::Relay(config) => {
+                Machines::Relay(Box::new(Relay::new(*config, &saved, aes, &mut core, &mut chance, now)))
+            }
         };
         Node { core, trade, last: now }
     }
@@ -166,27 +175,28 @@ impl Node {
         let core = &mut self.core;
         match input {
             Input::LinkUp(up) => self.link_up(&up, now),
-            Input::LinkDown { link } => {
-                if core.links.down(link).is_some() {
-                    match &mut self.trade {
-                        Machines::Client(client) => client.link_down(link),
-                        Machines::Relay(relay) => relay.link_down(link, core, now),
-                    }
-                }
-            }
+            Input::LinkDown { link } => self.link_down(link, now),
             Input::LinkMoved { link, remote } => core.links.moved(link, remote),
             Input::DialFailed { dial } => {
                 if let Some(peer) = core.links.dial_failed(dial, now.mono) {
                     core.netdb.profile.failed(peer);
                 }
             }
-            Input::Request { link, ticket, body } => match &mut self.trade {
-                // A client has nothing to give; whoever asks it is not a neighbour we chose.
-                Machines::Client(_) => core.out.push(Output::Answer { ticket, body: None }),
-                Machines::Relay(relay) => relay.request(link, ticket, &body, core, now),
-            },
-            Input::Reply { ticket, result } => self.reply(ticket, result, now),
+            Input::Request { link, ticket, body } => {
+                core.asked += 1;
+                match &mut self.trade {
+                    // A client has nothing to give; whoever asks it is not a neighbour we chose.
+                    Machines::Client(_) => core.out.push(Output::Answer { ticket, body: None }),
+                    Machines::Relay(relay) => relay.request(link, ticket, &body, core, now),
+                }
+            }
+            Input::Reply { ticket, result } => self.replied(ticket, result, now),
             Input::Cells(runs) => self.cells(runs, now),
+            Input::Control { hop, body } => {
+                if let Machines::Relay(relay) = &mut self.trade {
+                    relay.control(hop, &body, core, now);
+                }
+            }
             Input::Packets(packets) => {
                 if let Machines::Client(client) = &mut self.trade {
                     client.packets(packets, core, now);
@@ -204,10 +214,13 @@ impl Node {
                     Machines::Relay(relay) => relay.reseed(&mut core.chance),
                 }
             }
-            Input::Wake => match &mut self.trade {
-                Machines::Client(client) => client.wake(core, now),
-                Machines::Relay(relay) => relay.wake(core, now),
-            },
+            Input::Wake => {
+                core.links.wake(now.mono);
+                match &mut self.trade {
+                    Machines::Client(client) => client.wake(core, now),
+                    Machines::Relay(relay) => relay.wake(core, now),
+                }
+            }
             Input::Stop => {
                 core.tidy(now);
                 if let Machines::Client(client) = &mut self.trade {
@@ -220,7 +233,14 @@ impl Node {
     /// Who is a relay has changed: what is none any more is let go, and what became one is treated as one.
     fn registry(&mut self, registry: Registry, now: Now) {
         let core = &mut self.core;
-        let Some(forgotten) = core.netdb.replace(registry) else { return };
+        let signed = registry.signed.clone();
+        let Some(forgotten) = core.netdb.replace(registry) else {
+            if signed != core.netdb.registry().signed {
+                core.out.event(Event::RegistryRefused);
+            }
+            return;
+        };
+        core.out.push(Output::Save(Save::Registry(signed)));
         for id in forgotten {
             core.out.push(Output::Save(Save::Contact { id, signed: None }));
         }
@@ -228,7 +248,7 @@ impl Node {
         for link in core.links.relist(|peer| registry.lists(peer)) {
             core.links.hang_up(link);
             match &mut self.trade {
-                Machines::Client(client) => client.link_down(link),
+                Machines::Client(client) => client.link_down(link, &core.links),
                 Machines::Relay(relay) => relay.link_down(link, core, now),
             }
         }
@@ -241,12 +261,36 @@ impl Node {
     fn link_up(&mut self, up: &LinkUp, now: Now) {
         let core = &mut self.core;
         let listed = core.netdb.registry().lists(&up.peer);
-        if core.links.up(up, listed) {
+        if core.links.up(up, listed, now.mono) {
             match &mut self.trade {
                 Machines::Client(client) => client.link_up(up, core, now),
                 Machines::Relay(relay) => relay.link_up(up, listed, core, now),
             }
         }
+    }
+
+    fn link_down(&mut self, link: link::LinkId, now: Now) {
+        let core = &mut self.core;
+        if core.links.down(link).is_some() {
+            match &mut self.trade {
+                Machines::Client(client) => client.link_down(link, &core.links),
+                Machines::Relay(relay) => relay.link_down(link, core, now),
+            }
+        }
+    }
+
+    /// A request of ours ended. One whose link was lost is put once more, where that makes sense.
+    fn replied(&mut self, ticket: io::Ticket, result: Result<Bytes, NoReply>, now: Now) {
+        if result == Err(NoReply::LinkLost) {
+            // The link's own end may be told only after this one.
+            if let Some(link) = self.core.links.link_of(ticket) {
+                self.link_down(link, now);
+            }
+            if self.core.links.again(ticket, now.mono) {
+                return;
+            }
+        }
+        self.reply(ticket, result, now);
     }
 
     fn reply(&mut self, ticket: io::Ticket, result: Result<Bytes, NoReply>, now: Now) {
@@ -260,6 +304,7 @@ impl Node {
         let core = &mut self.core;
         for run in runs {
             for datagram in run.bytes.chunks_mut(run.segment.max(1)) {
+                core.arrived += 1;
                 let Ok((link, path, size, onion)) = core.links.open(datagram, now.mono) else {
                     core.dropped += 1;
                     continue;
@@ -309,12 +354,23 @@ impl Node {
         }
     }
 
+    /// A relay's workers, as many as are asked for and there are sub-channels; from then on cells are theirs alone. None for
+    /// a client.
+    pub fn workers(&mut self, count: usize) -> Vec<worker::Worker> {
+        match &mut self.trade {
+            Machines::Client(_) => Vec::new(),
+            Machines::Relay(relay) => relay.workers(count, &mut self.core),
+        }
+    }
+
     /// When to wake the node next, and why.
     pub fn next_wake(&self) -> Option<(Time, Wake)> {
-        match &self.trade {
+        let links = self.core.links.next_wake().map(|at| (at, Wake::Link));
+        let trade = match &self.trade {
             Machines::Client(client) => client.next_wake(self.last.mono),
             Machines::Relay(relay) => relay.next_wake(),
-        }
+        };
+        links.into_iter().chain(trade).min_by_key(|(at, _)| *at)
     }
 
     /// Whether a datagram carries the id of one of our channels; every other is QUIC's.
@@ -334,6 +390,7 @@ impl Node {
             Machines::Client(client) => client.report(&mut report, now),
             Machines::Relay(relay) => relay.report(&mut report),
         }
+        report.counters.push(("packets undeliverable", self.core.out.refused));
         report.counters.push(("datagrams dropped", self.core.dropped));
         report.counters.push(("cells not sent", self.core.links.dropped));
         report.counters.push(("malformed", self.core.malformed));

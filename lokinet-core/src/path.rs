@@ -11,7 +11,7 @@ pub mod pool;
 use crate::crypto::random::Chance;
 use crate::link::{LinkId, Links, Ticket};
 use crate::time::{Now, Time};
-use crate::wire::build::Purpose;
+use crate::wire::build::{Purpose, Status};
 use crate::wire::cell::{Kind, Size};
 use crate::wire::contact::Contact;
 use crate::wire::control::{Ask, Tell};
@@ -49,6 +49,8 @@ pub enum Action {
         born: bool,
         /// What its last hop was to do.
         purpose: Purpose,
+        /// What was said of its last hop, when that kept it from living.
+        refused: Option<Status>,
     },
     /// A hop answered.
     Answered(AskId, Tell),
@@ -80,8 +82,10 @@ pub struct Paths {
     tickets: BTreeMap<Ticket, PathKey>,
     next: u64,
     actions: Vec<Action>,
-    /// Cells that no path of ours could open.
+    /// Cells that no path of ours could open, or that waited for one that never came to live.
     pub dropped: u64,
+    /// Cells received, and cells opened.
+    pub cells: (u64, u64),
     /// Builds begun, and builds that failed.
     pub builds: (u64, u64),
 }
@@ -98,6 +102,7 @@ impl Paths {
             next: 0,
             actions: Vec::new(),
             dropped: 0,
+            cells: (0, 0),
             builds: (0, 0),
         }
     }
@@ -141,7 +146,7 @@ impl Paths {
         let Some(key) = self.tickets.remove(&ticket) else { return false };
         let Some(Path::Building(building)) = self.table.remove(&key) else { return true };
         let hops: Vec<Arc<Contact>> = building.hops().to_vec();
-        let purpose = building.purpose();
+        let (purpose, waiting) = (building.purpose(), building.held());
         match (link, building.finish(reply.as_deref(), link, now)) {
             (Some(_), Ok((live, held))) => {
                 verdict(&hops, None);
@@ -154,14 +159,17 @@ impl Paths {
                     live.held = held;
                 }
             }
-            (_, Err(blamed)) => {
+            (_, Err((blamed, said))) => {
                 verdict(&hops, Some(blamed));
+                self.dropped += waiting;
                 self.builds.1 += 1;
-                self.actions.push(Action::Ended { key, born: false, purpose });
+                let refused = said.filter(|_| blamed + 1 == hops.len());
+                self.actions.push(Action::Ended { key, born: false, purpose, refused });
             }
             (None, Ok(_)) => {
+                self.dropped += waiting;
                 self.builds.1 += 1;
-                self.actions.push(Action::Ended { key, born: false, purpose });
+                self.actions.push(Action::Ended { key, born: false, purpose, refused: None });
             }
         }
         true
@@ -189,15 +197,21 @@ impl Paths {
         onion: &'a mut [u8],
         now: Time,
     ) -> Option<Arrived<'a>> {
+        self.cells.0 += 1;
         let Some(key) = self.wire.get(&(link, path)).copied() else {
             self.hold(path, size, onion);
             return None;
         };
-        let Some(Path::Live(live)) = self.table.get_mut(&key) else { return None };
-        match live.receive(size, onion, now) {
+        let Some(Path::Live(live)) = self.table.get_mut(&key) else {
+            self.dropped += 1;
+            return None;
+        };
+        let received = live.receive(size, onion, now);
+        self.cells.1 += u64::from(received.is_ok());
+        match received {
             Ok(live::Received::Data(body)) => Some(Arrived { path: key, body }),
             Ok(live::Received::Told(tell)) => {
-                self.told(key, tell);
+                self.actions.push(Action::Told(key, tell));
                 None
             }
             Ok(live::Received::Answer(id, tell)) => {
@@ -216,6 +230,7 @@ impl Paths {
     pub fn take_held(&mut self, key: PathKey) -> Vec<((LinkId, PathId), Size, Vec<u8>)> {
         let Some(Path::Live(live)) = self.table.get_mut(&key) else { return Vec::new() };
         let wire = live.first();
+        self.cells.0 -= live.held.len() as u64; // they are received once more
         core::mem::take(&mut live.held).into_iter().map(|(size, onion)| (wire, size, onion)).collect()
     }
 
@@ -226,13 +241,6 @@ impl Paths {
         });
         if !building.is_some_and(|building| building.hold(size, onion)) {
             self.dropped += 1;
-        }
-    }
-
-    fn told(&mut self, key: PathKey, tell: Tell) {
-        match tell {
-            Tell::Closed => self.end(key),
-            tell => self.actions.push(Action::Told(key, tell)),
         }
     }
 
@@ -255,14 +263,18 @@ impl Paths {
     fn end(&mut self, key: PathKey) {
         let (born, purpose) = match self.table.remove(&key) {
             None => return,
-            Some(Path::Building(building)) => (false, building.purpose()),
+            Some(Path::Building(building)) => {
+                self.dropped += building.held();
+                (false, building.purpose())
+            }
             Some(Path::Live(live)) => {
+                self.dropped += live.held.len() as u64;
                 self.wire.remove(&live.first());
                 self.actions.extend(live.open_asks().map(Action::Unanswered));
                 (true, live.purpose())
             }
         };
-        self.actions.push(Action::Ended { key, born, purpose });
+        self.actions.push(Action::Ended { key, born, purpose, refused: None });
     }
 
     /// A link is gone, and every path that began with it.
@@ -321,7 +333,8 @@ impl Paths {
                     for index in 0..live.hops().len() {
                         verdict(live.hops(), Some(index));
                     }
-                    self.end(key);
+                    // Those of its hops that still hear us need not wait for its lifetime's end.
+                    self.close(key, links, now);
                     self.bury(link, links, now, verdict);
                 }
             }
@@ -375,6 +388,16 @@ impl Paths {
         }
     }
 
+    /// Cells received, and what became of them.
+    pub fn account(&self) -> (&'static str, u64, u64) {
+        let held = |path: &Path| match path {
+            Path::Building(building) => building.held(),
+            Path::Live(live) => live.held.len() as u64,
+        };
+        let (received, opened) = self.cells;
+        ("cells of our paths", received, opened + self.dropped + self.table.values().map(held).sum::<u64>())
+    }
+
     /// How many paths there are, building and live.
     pub fn len(&self) -> usize {
         self.table.len()
@@ -399,6 +422,12 @@ impl Paths {
             Path::Building(building) => Some((*key, building.hops(), building.purpose())),
             Path::Live(_) => None,
         })
+    }
+
+    /// Whether a build that began with this relay takes so long that the relay itself may be gone.
+    pub fn doubts(&self, guard: &RelayId) -> bool {
+        let slow = |path: &Path| matches!(path, Path::Building(building) if building.slow_at().is_none() && building.first().id == *guard);
+        self.table.values().any(slow)
     }
 
     /// How many builds of a pool are under way and not slow.

@@ -20,7 +20,7 @@ use crate::netdb::Netdb;
 use crate::netdb::select::{self, Want};
 use crate::path::{AskId, PathKey, Paths};
 use crate::time::{Now, Time};
-use crate::wire::build::Purpose;
+use crate::wire::build::{Purpose, Status, TOKEN};
 use crate::wire::cell::Size;
 use crate::wire::control::{Ask, Tell};
 use crate::wire::fragment::Assembler;
@@ -50,6 +50,10 @@ pub const ROUTES: usize = 2;
 pub const HANDSHAKE_FRAGMENTS: u8 = 2;
 /// How often an introset is sent once more by another path that was not answered on the first.
 pub const STORE_TRIES: u8 = 3;
+/// How long a lease whose pivot could not be reached is left alone.
+pub const UNREACHED: Duration = Duration::from_secs(10);
+/// Leases that were learnt so long ago are asked for anew before another is joined.
+pub const STALE: Duration = Duration::from_secs(10);
 const REJOIN_PAUSE: Duration = Duration::from_millis(300);
 
 /// The longest packet a cell carries, without its addresses.
@@ -126,6 +130,41 @@ enum Asked {
     Store(u64, Ask, u8),
 }
 
+/// A lease that led nowhere, and until when it is not tried again.
+#[derive(Clone, Copy)]
+pub struct Shut {
+    token: [u8; TOKEN],
+    until: Time,
+}
+
+impl Shut {
+    /// What a refusal says of a lease. A pivot that does not know its token never will; that it cannot be reached may be
+    /// a lie of the hop before it, or over soon.
+    fn of(purpose: Purpose, refused: Option<Status>, now: Time) -> Option<Shut> {
+        let Purpose::Join(token) = purpose else { return None };
+        match refused? {
+            Status::NoSuchJoin => Some(Shut { token, until: Time::from_nanos(u64::MAX) }),
+            Status::Unreachable => Some(Shut { token, until: now + UNREACHED }),
+            _ => None,
+        }
+    }
+
+    /// Whether it never leads anywhere again.
+    fn is_for_ever(&self) -> bool {
+        self.until == Time::from_nanos(u64::MAX)
+    }
+
+    /// Whether a lease is among them.
+    fn any(all: &[Shut], lease: &Lease, now: Time) -> bool {
+        all.iter().any(|shut| shut.token == lease.token && now < shut.until)
+    }
+
+    /// Forgets what no introset names any more.
+    fn keep(all: &mut Vec<Shut>, leases: &[Lease]) {
+        all.retain(|shut| leases.iter().any(|lease| lease.token == shut.token));
+    }
+}
+
 /// Who a joined path is for.
 #[derive(Clone, Copy)]
 enum Joining {
@@ -148,12 +187,20 @@ pub struct Sessions {
     calls: BTreeMap<[u8; 32], Call>,
     lookups: BTreeMap<[u8; 32], Lookup>,
     joining: BTreeMap<PathKey, Joining>,
-    collecting: BTreeMap<(PathKey, CallerId), Assembler>,
+    /// Handshakes in fragments, and when each was begun, as a count.
+    collecting: BTreeMap<(PathKey, CallerId), (u64, Assembler)>,
+    collected: u64,
     asked: BTreeMap<AskId, Asked>,
     dirty: Vec<SessionId>,
     actions: Vec<Action>,
-    /// Bodies that belonged to no conversation or were not authentic.
+    /// Bodies that belonged to no conversation, were not authentic, or no piece of a handshake.
     pub dropped: u64,
+    /// Bodies that came; of those the ones of conversations, and the pieces of handshakes.
+    bodies: (u64, u64, u64),
+    /// Handshakes that came whole; of those the ones that led to something, and the ones that did not.
+    pub handshakes: (u64, u64, u64),
+    /// Packets taken from programs; of those the ones sent, and the ones lost, of conversations and calls that are over.
+    packets: (u64, u64, u64),
 }
 
 impl Sessions {
@@ -174,10 +221,14 @@ impl Sessions {
             lookups: BTreeMap::new(),
             joining: BTreeMap::new(),
             collecting: BTreeMap::new(),
+            collected: 0,
             asked: BTreeMap::new(),
             dirty: Vec::new(),
             actions: Vec::new(),
             dropped: 0,
+            bodies: (0, 0, 0),
+            handshakes: (0, 0, 0),
+            packets: (0, 0, 0),
         }
     }
 
@@ -224,11 +275,15 @@ impl Sessions {
             if convo.frames.is_empty() {
                 self.dirty.push(id);
             }
-            return convo.push(&Frame::Packet(packet), road);
+            let taken = convo.push(packet, road);
+            self.packets.0 += u64::from(taken);
+            return taken;
         }
         let Remote::Address(address) = remote else { return false };
         self.call(address, road);
-        self.calls.get_mut(&address).is_some_and(|call| call.queue(packet))
+        let taken = self.calls.get_mut(&address).is_some_and(|call| call.queue(packet));
+        self.packets.0 += u64::from(taken);
+        taken
     }
 
     /// Sends what the batch left in half-filled cells.
@@ -244,7 +299,7 @@ impl Sessions {
     /// We know more relays than before.
     pub fn learned(&mut self, netdb: &Netdb, now: Now) {
         if self.reachable {
-            self.publishing.learned(&self.identity.public(), netdb, now);
+            self.publishing.learned(netdb, now.mono);
         }
     }
 
@@ -269,16 +324,23 @@ impl Sessions {
     }
 
     /// A path of ours is no more.
-    pub fn path_ended(&mut self, key: PathKey, purpose: Purpose, road: &mut Road<'_>) {
+    pub fn path_ended(&mut self, key: PathKey, purpose: Purpose, refused: Option<Status>, road: &mut Road<'_>) {
         self.collecting.retain(|(path, _), _| *path != key);
+        let shut = Shut::of(purpose, refused, road.now.mono);
         match self.joining.remove(&key) {
             Some(Joining::Call(address)) => {
                 if let Some(call) = self.calls.get_mut(&address) {
+                    shut.into_iter().for_each(|shut| call.shut(shut));
                     call.path_ended(key);
                 }
             }
+            Some(Joining::Convo(session)) => {
+                if let Some(convo) = self.convos.get_mut(&session) {
+                    shut.into_iter().for_each(|shut| convo.shut(shut, road.now.mono));
+                }
+            }
             None if matches!(purpose, Purpose::Host(_)) => self.publishing.changed(road.now.mono),
-            Some(Joining::Convo(_)) | None => {}
+            None => {}
         }
         for convo in self.convos.values_mut() {
             convo.drop_path(key);
@@ -306,9 +368,14 @@ impl Sessions {
             Some(Asked::Store(edition, ask, tries)) if tell.is_none() && tries > 0 => {
                 self.store(edition, ask, tries - 1, road);
             }
-            Some(Asked::Store(edition, ..)) => {
-                if self.publishing.stored(edition, matches!(tell, Some(Tell::Stored(true))), road.now.mono) {
+            Some(Asked::Store(..)) if matches!(tell, Some(Tell::Stored(true))) => {
+                if self.publishing.kept() {
                     self.actions.push(Action::Published);
+                }
+            }
+            Some(Asked::Store(edition, ask, _)) => {
+                if let Some(other) = self.publishing.refused(edition, ask, road.now.mono) {
+                    self.store(edition, other, STORE_TRIES, road);
                 }
             }
             Some(Asked::Lookup(address, relay)) => {
@@ -334,9 +401,7 @@ impl Sessions {
             Some(id) => {
                 self.asked.insert(id, Asked::Store(edition, ask, tries));
             }
-            None => {
-                self.publishing.stored(edition, false, now);
-            }
+            None => drop(self.publishing.refused(edition, ask, now)),
         }
     }
 
@@ -345,6 +410,8 @@ impl Sessions {
         if say {
             convo.say_everywhere(&Frame::Close, false, road);
         }
+        self.packets.1 += convo.packets.0;
+        self.packets.2 += convo.packets.1 + convo.waiting_packets;
         let mine: Vec<PathKey> = self
             .joining
             .iter()

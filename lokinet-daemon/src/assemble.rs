@@ -34,7 +34,8 @@ pub struct Assembled {
 /// # Errors
 /// When a file is missing, unreadable or not what it should be.
 pub fn assemble(settings: &Settings, range: Range, now: Now) -> Outcome<Assembled> {
-    let registry = registry(&settings.registry, settings.router.netid, now)?;
+    let saved = driver::load(&settings.router.data_dir);
+    let registry = newest(settings, registry(&settings.registry, settings.router.netid, now)?, saved.registry.as_ref());
     let bootstraps =
         settings.bootstrap.iter().map(|path| read(path, "[bootstrap] add-node")).collect::<Outcome<_>>()?;
     let seed = identity(settings)?;
@@ -57,7 +58,7 @@ pub fn assemble(settings: &Settings, range: Range, now: Now) -> Outcome<Assemble
         private: !settings.router.block_bogons,
         registry,
         bootstraps,
-        saved: driver::load(&settings.router.data_dir),
+        saved,
         aes: driver::fast_aes(),
         trade,
     };
@@ -103,6 +104,23 @@ fn identity(settings: &Settings) -> Outcome<Zeroizing<[u8; 32]>> {
         }
         None => fresh(),
     }
+}
+
+/// The registry that was read, unless an earlier run had a newer one: nobody sets a node back by a restart.
+fn newest(settings: &Settings, read: Registry, kept: Option<&Bytes>) -> Registry {
+    let (wanted, serial, signed) = (&settings.registry, read.serial, read.signed.clone());
+    let newest = read.or_kept(kept, settings.router.netid, &wanted.authorities, wanted.threshold);
+    if newest.signed != signed {
+        tracing::warn!(
+            "[registry] file {} (serial {serial}) is not newer than the edition this node had before (serial {}), which \
+             is used on: get the present one from those who run the network; only if they have set it back themselves, \
+             remove {} and start again",
+            wanted.file.display(),
+            newest.serial,
+            settings.router.data_dir.join("registry.signed").display()
+        );
+    }
+    newest
 }
 
 /// Reads and verifies the registry.

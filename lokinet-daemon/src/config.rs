@@ -85,6 +85,8 @@ pub struct Router {
     pub block_bogons: bool,
     /// A relay's keyfile.
     pub identity_key: PathBuf,
+    /// Threads for a relay's cells; 0 to have the number chosen.
+    pub workers: usize,
 }
 
 /// A client in the network.
@@ -278,10 +280,11 @@ fn settle(
     let (bind, public) = bind::bind(&mut desk, block_bogons, interfaces);
     let identity_key = desk.one("router", "ident-privkey", value::path);
     let identity_key = desk.resolve(&identity_key);
+    let workers = router::workers(&mut desk);
     let data_dir = data_dir.to_owned();
     let settings = Settings {
         role,
-        router: Router { netid, netid_text, data_dir, public, block_bogons, identity_key },
+        router: Router { netid, netid_text, data_dir, public, block_bogons, identity_key, workers },
         network: network::network(&mut desk),
         dns: services::dns(&mut desk),
         bind,

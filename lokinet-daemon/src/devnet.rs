@@ -1,5 +1,5 @@
 //! `lokinet devnet`: the laboratory everybody uses. Whole networks of ordinary daemons on one machine, each in namespaces of
-//! its own. `plan` and `files` say what there is, `init` holds it over `namespace` and `wire`, `switch` is the wire's place where
+//! its own. `plan` and `files` say what there is, `init` holds it over `namespace` and `wire`, `session` are the Session nodes beside the daemons, `switch` is the wire's place where
 //! `impair` wants a bad one (`link` for link), `up` raises it, `enter` and `demo`
 //! use it, `life` ends it. `run` is called from main before any thread exists, since namespaces want that.
 
@@ -14,6 +14,7 @@ mod namespace;
 mod plan;
 mod probe;
 mod screen;
+mod session;
 mod status;
 mod switch;
 mod tool;
@@ -141,8 +142,8 @@ pub struct Size {
     /// How many exits (not yet)
     #[arg(long, default_value_t = 0)]
     exits: u8,
-    /// How many Session nodes (not yet)
-    #[arg(long, default_value_t = 0)]
+    /// How many Session nodes, each reachable as a .loki site, and a registry for them
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=14))]
     session_nodes: u8,
     /// How many relays their paths have; several numbers: the first pair of client and service, the second, ... in turn
     #[arg(long, value_name = "N,...", value_delimiter = ',', hide = true, value_parser = clap::value_parser!(u8).range(1..=4))]
@@ -152,6 +153,9 @@ pub struct Size {
     /// The program each node runs
     #[arg(long, hide = true)]
     daemon: Option<PathBuf>,
+    /// Where session-node and session-registry are [default: beside the program each node runs]
+    #[arg(long, hide = true, value_name = "DIR")]
+    session_programs: Option<PathBuf>,
 }
 
 /// How bad the wire is.
@@ -171,8 +175,9 @@ pub struct Net {
     ///
     /// rate=SPEED: how much leaves a node in a second (kbit, mbit, gbit), frames counted with their Ethernet header.
     ///
-    /// queue=TIME: how long a frame waits at most for those before it; where it would be longer it is dropped [default: 100ms
-    /// where there is a rate].
+    /// queue=TIME: how long a frame waits at most for those before it; where it would be longer it is dropped, as in many a
+    /// modem. queue=codel keeps the wait short, as Linux does before its own interfaces [default: codel where there is a
+    /// rate].
     ///
     /// seed=NUMBER: what losses and jitter are drawn from [default: a random one, shown by `status`].
     #[arg(id = "net", long = "net", value_name = "IMPAIRMENT")]
@@ -204,8 +209,8 @@ pub fn run(args: DevnetArgs) -> ExitCode {
             life::running(&default("")).and_then(|plan| enter::exec(&plan, &node, &command))
         }
         DevnetCommand::Demo { relays, net, json, daemon } => {
-            let size =
-                Size { relays, clients: 1, services: 1, exits: 0, session_nodes: 0, net, hops: Vec::new(), daemon };
+            let (clients, services, exits, session_nodes, hops, session_programs) = (1, 1, 0, 0, Vec::new(), None);
+            let size = Size { relays, clients, services, exits, session_nodes, net, hops, daemon, session_programs };
             within(raise_and(&default("-demo"), &size, &screen, Some(json)))
         }
         DevnetCommand::Up(size) => within(raise_and(&default(""), &size, &screen, None)),

@@ -9,6 +9,7 @@ use crate::{control, dns, log, notify, tun};
 use lokinet_core::driver::{self, Handle, Setup, Tun};
 use lokinet_core::flow::lease::Range;
 use lokinet_core::node::io::Event;
+use lokinet_core::node::worker::WORKERS_MAX;
 use lokinet_core::wire::contact::NetId;
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -60,6 +61,7 @@ async fn live(settings: Settings) -> Outcome<()> {
         bind: bind(&settings),
         data_dir: Some(settings.router.data_dir.clone()),
         tun: device.map(|raised| Box::new(raised.device) as Box<dyn Tun>),
+        workers: workers(&settings),
     };
     let (handle, node) = driver::start(setup).await.map_err(|error| Trouble::new(error.to_string()))?;
     let events = handle.events();
@@ -118,6 +120,15 @@ async fn raise(settings: &Settings) -> Outcome<Option<tun::Raised>> {
 }
 
 /// Where the UDP sockets are: a relay's public place, or any port of each family this host has.
+/// How many threads move a relay's cells: unless told otherwise, one for each processor but the one that the rest of the relay
+/// and the kernel's own work have.
+fn workers(settings: &Settings) -> usize {
+    match settings.router.workers {
+        0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).clamp(1, WORKERS_MAX)),
+        number => number,
+    }
+}
+
 fn bind(settings: &Settings) -> Vec<SocketAddr> {
     let wanted = match settings.role {
         Role::Relay => &settings.bind.inbound,
@@ -141,6 +152,11 @@ async fn milestones(mut events: tokio::sync::broadcast::Receiver<Event>, role: R
             Ok(Event::RegistryExpired) => tracing::warn!(
                 "the registry's time is over: get the present one from those who run the network and put it where \
                  [registry] file says; it is read every hour, and at once on SIGHUP"
+            ),
+            Ok(Event::RegistryRefused) => tracing::warn!(
+                "the registry that [registry] file names is older than the one in use, or another edition of the same \
+                 serial, and is not taken: get the present one from those who run the network; if two people have \
+                 different ones of one serial, tell them"
             ),
             Ok(Event::ClockSkew(seconds)) => {
                 let way = if seconds > 0 { "ahead of" } else { "behind" };

@@ -271,7 +271,7 @@ fn a_bad_wire(lab: &Lab) {
         return;
     }
     assert!(up.status.success(), "{complaint}");
-    let shown = "latency=30ms,jitter=1ms,loss=10%,rate=100mbit,queue=100ms,seed=7";
+    let shown = "latency=30ms,jitter=1ms,loss=10%,rate=100mbit,queue=codel,seed=7";
     assert!(text(&up.stdout).contains(shown) && lab.done(&["status"]).contains(shown));
     assert_eq!(lab.status("relay1")["net"], shown);
 

@@ -16,8 +16,10 @@ BASE32Z = "ybndrfg8ejkmcpqxot1uwisza345h769"
 class Devnet:
     """The network, shared by all rows of it."""
 
-    def __init__(self, binary, folder, hops, relays):
+    def __init__(self, binary, folder, hops, relays, net=None, workers=None):
         self.binary, self.dir, self.hops, self.relays = str(binary), str(folder), hops, relays
+        self.workers = workers
+        self.net = ["--net", net] if net else []
         self.nodes = self.trouble = None
         self.segmented = False
 
@@ -29,16 +31,19 @@ class Devnet:
             return
         pairs = str(len(self.hops))
         size = ["--relays", str(self.relays), "--clients", pairs, "--services", pairs]
-        up = [self.binary, "devnet", "up", "--dir", self.dir, *size]
+        up = [self.binary, "devnet", "up", "--dir", self.dir, *size, *self.net]
         try:
             try:
-                run(*up, "--hops", ",".join(map(str, self.hops)), timeout=150)
+                hops = ["--hops", ",".join(map(str, self.hops))] if self.hops else []
+                run(*up, *hops, timeout=150)
             except Trouble as trouble:
                 if "unexpected argument" not in str(trouble):
                     raise
                 # An older one.
                 run(*up, timeout=150)
                 self.rewrite()
+            if self.workers is not None:
+                self.employ()
             self.nodes = {node["name"]: node for node in self.status()}
         except Trouble as trouble:
             self.trouble = trouble
@@ -65,6 +70,20 @@ class Devnet:
                 raise Trouble("the devnet's clients were not ready again within 60 s")
             time.sleep(0.3)
 
+    def employ(self):
+        """Gives each relay its number of threads for cells, and starts it again."""
+        names = [node["name"] for node in self.status() if node["role"] == "relay"]
+        for name in names:
+            ini = Path(self.dir) / "nodes" / name / "lokinet.ini"
+            ini.write_text(ini.read_text().replace("[router]\n", f"[router]\nworker-threads={self.workers}\n", 1))
+            run(self.binary, "devnet", "kill", "--dir", self.dir, name)
+            run(self.binary, "devnet", "start", "--dir", self.dir, name)
+        until = time.monotonic() + 60
+        while any(node["state"] != "ready" for node in self.status()):
+            if time.monotonic() > until:
+                raise Trouble("the devnet's nodes were not ready again within 60 s")
+            time.sleep(0.3)
+
     def status(self):
         return json.loads(run(self.binary, "devnet", "status", "--dir", self.dir, "--json", timeout=30))
 
@@ -83,6 +102,23 @@ class Devnet:
     def down(self):
         command = [self.binary, "devnet", "down", "--dir", self.dir]
         subprocess.run(command, stdout=subprocess.DEVNULL, timeout=60, check=False)
+
+
+class Wire(Lab):
+    """Two nodes of a devnet that speak with each other directly, over its wire: what that carries at all."""
+
+    key, title = "raw", "raw"
+
+    def __init__(self, devnet):
+        self.devnet = devnet
+        self.client, self.server = devnet.inside("relay1"), devnet.inside("relay2")
+
+    def begin(self):
+        self.devnet.up()
+
+    def ready(self):
+        self.target = self.bind = self.devnet.nodes["relay2"]["address"]
+        self.reach(20)
 
 
 class Ours(Lab):

@@ -1,9 +1,12 @@
 //! Labs: real daemons on real TUN devices and real sockets, in the namespaces of `lokinet devnet`. A lab's test program plays
 //! every part by executing itself again (`part`), so that nothing has to be installed or found. Neighbours: `capture` reads
-//! what passed on the wires, `mumble` speaks to a voice server; the steps stand in `tests/lab.rs`.
+//! what passed on the wires, `mumble` speaks to a voice server, `storm` does harm; the steps stand in `tests/lab.rs` and
+//! `tests/storm.rs`.
 
 pub mod capture;
 pub mod mumble;
+pub mod storm;
+pub mod stranger;
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -21,6 +24,9 @@ pub fn part() -> Option<ExitCode> {
     let first = words.get(1).map(String::as_str);
     if first == Some("mumble-ping") {
         return Some(mumble::ping(words.get(2).map_or("", String::as_str)));
+    }
+    if first == Some("storm") {
+        return Some(storm::rage(words.get(2..).unwrap_or_default()));
     }
     let daemon = words.last().is_some_and(|word| word.ends_with(".ini"));
     let verbs = ["devnet", "status", "paths", "check"];

@@ -7,7 +7,7 @@ use lokinet_core::crypto::exchange::{SEED, Secret};
 use lokinet_core::crypto::key::Identity;
 use lokinet_core::crypto::random::Chance;
 use lokinet_core::crypto::seal::Suite;
-use lokinet_core::link::{Action as LinkAction, LinkId, LinkUp, Links, Role, Ticket};
+use lokinet_core::link::{Action as LinkAction, Egress, LinkId, LinkUp, Links, Role, Ticket};
 use lokinet_core::netdb::Netdb;
 use lokinet_core::path::{PathKey, Paths};
 use lokinet_core::time::{Now, Time, Wall};
@@ -173,11 +173,11 @@ impl Row {
             let before = if n == 0 { RelayId([9; 32]) } else { row.network.contacts[n - 1].id };
             let (near, far) = (n as u8 * 2 + 1, n as u8 * 2 + 2);
             let towards = if n == 0 { &mut row.client } else { &mut row.relays[n - 1].links };
-            towards.up(&linked(ON, id, Role::Initiator, near), true);
-            row.taps[n].up(&linked(BACK, before, Role::Responder, near), true);
-            row.taps[n].up(&linked(ON, id, Role::Initiator, far), true);
+            towards.up(&linked(ON, id, Role::Initiator, near), true, row.now.mono);
+            row.taps[n].up(&linked(BACK, before, Role::Responder, near), true, row.now.mono);
+            row.taps[n].up(&linked(ON, id, Role::Initiator, far), true, row.now.mono);
             // Known as a relay, so that the first is not turned away for knocking too often.
-            row.relays[n].links.up(&linked(BACK, before, Role::Responder, far), true);
+            row.relays[n].links.up(&linked(BACK, before, Role::Responder, far), true, row.now.mono);
         }
         row
     }
@@ -348,8 +348,9 @@ fn opened(tap: &mut Links, size: Size, run: &mut [u8], now: Time) -> Vec<Cell> {
 
 fn sealed(tap: &mut Links, link: LinkId, cell: &Cell, now: Time) -> Vec<u8> {
     tap.put(link, cell.path, cell.size, now, |onion| onion.copy_from_slice(&cell.onion));
-    let (_, size, link, bytes) = tap.take_run().expect("just put");
-    tap.give_back(link, size, Vec::with_capacity(size.datagram()));
+    let (_, size, link, staged) = tap.take_run().expect("just put");
+    let bytes = staged.to_vec();
+    tap.give_back(link, size, staged);
     bytes
 }
 

@@ -20,7 +20,7 @@ pub use cells::Tally;
 pub use eyes::{Body, Datagram, Eyes};
 pub use glass::Glass;
 pub use machine::{Birth, Build, Machine};
-pub use quic::{DIAL_PATIENCE, IDLE};
+pub use quic::DIAL_PATIENCE;
 pub use story::Line;
 pub use wire::Wire;
 
@@ -146,6 +146,7 @@ impl World {
         let machine = (self.hosts[id].build)(birth);
         self.hosts[id].born = self.now;
         self.hosts[id].machine = Some(machine);
+        self.revive_links(id);
         let entropy = self.draw();
         self.feed(id, Input::Entropy(entropy.into()));
     }
@@ -492,6 +493,7 @@ impl World {
                     Event::Ready => "is ready",
                     Event::Published => "has published",
                     Event::RegistryExpired => "says that the registry has expired",
+                    Event::RegistryRefused => "refuses a registry",
                     Event::ClockSkew(_) => "reports clock skew",
                 };
                 self.tell(id, None, what, 0, 0);

@@ -13,7 +13,7 @@ const PAGE: usize = 600;
 /// A room's floor in `lokinet-core`; `None` for what stands beside the tower and may be used by every floor.
 fn floor(room: &str) -> Option<u8> {
     Some(match room {
-        "time" | "wire" | "crypto" => 0,
+        "time" | "wire" | "crypto" | "queue" | "shared" => 0,
         "netdb" | "link" => 1,
         "path" | "transit" => 2,
         "session" => 3,

@@ -82,3 +82,70 @@ fn an_expired_registry_is_told_once_and_stops_nothing() {
     let way = call(&mut world, "client1", "service1");
     assert!(ping(&mut world, "client1", way, 1, SECOND));
 }
+
+/// A person's file is old, or was put back by somebody: `bear` always begins with the first edition.
+#[test]
+fn an_older_registry_is_refused_also_after_a_restart() {
+    let mut world = World::town(204, 10, 1, 1);
+    world.echo("service1", true);
+    assert!(world.awake(SECOND * 10));
+    let all: Vec<String> = (1..=10).map(|n| format!("relay{n}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let refused = |world: &World, host| world.events(host).iter().filter(|(_, e)| *e == Event::RegistryRefused).count();
+    // One edition drops a relay that has turned out to be hostile; its time ends soon.
+    world.publish_registry(2, &all[1..], SECOND * 120);
+    world.run_for(SECOND * 5);
+    for (host, politely) in [("client1", false), ("service1", true), ("relay5", false)] {
+        if politely {
+            world.stop(host)
+        } else {
+            world.kill(host)
+        }
+        world.start(host);
+        assert_eq!(world.report(host).registered, 9, "{host} was set back by a restart");
+    }
+    world.run_for(SECOND * 20);
+    for (serial, count) in [(1, 1), (2, 2)] {
+        // Older, and another of the same serial: neither is taken, both are told to the node's owner.
+        assert!(world.show_registry(&["client1", "relay5"], serial, &all, SECOND * 3600, 3));
+        for host in ["client1", "relay5"] {
+            assert_eq!((world.report(host).registered, refused(&world, host)), (9, count), "{host}, serial {serial}");
+        }
+    }
+    // Nor when the newest one's time is over.
+    world.run_for(SECOND * 180);
+    world.kill("client1");
+    world.start("client1");
+    assert_eq!(world.report("client1").registered, 9, "an edition whose time is over made room for an older one");
+    world.run_for(SECOND * 10);
+    let way = call(&mut world, "client1", "service1");
+    assert!(ping(&mut world, "client1", way, 1, SECOND));
+    world.publish_registry(3, &all, SECOND * 3600);
+    assert_eq!(world.report("client1").registered, 10);
+}
+
+/// One of three authorities is hostile, and tells some nodes that there are other relays, and others that there are few.
+#[test]
+fn a_minority_of_authorities_changes_nobody() {
+    let mut world = World::town(205, 10, 2, 1);
+    world.echo("service1", true);
+    assert!(world.awake(SECOND * 10));
+    let all: Vec<String> = (1..=10).map(|n| format!("relay{n}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    for (serial, some) in [(2, &all[..3]), (3, &all[5..]), (1000, &all[..1])] {
+        assert!(!world.show_registry(&["client1", "relay1"], serial, some, SECOND * 3600, 1), "one of three suffices");
+        assert!(!world.show_registry(&["client1", "relay1"], serial, some, SECOND * 3600, 0), "none suffices");
+    }
+    world.run_for(SECOND * 10);
+    assert!(world.names().iter().all(|host| world.report(host).registered == 10));
+    // Two agree, and their word reaches some nodes only. Those who still hold the old edition and those who hold the new
+    // one go on meeting over the relays that both list.
+    assert!(world.show_registry(&["client1", "relay1", "relay2"], 2, &all[..9], SECOND * 3600, 2));
+    world.run_for(SECOND * 30);
+    assert_eq!((world.report("client1").registered, world.report("client2").registered), (9, 10));
+    for client in ["client1", "client2"] {
+        let way = call(&mut world, client, "service1");
+        let back = (0..20).filter(|n| ping(&mut world, client, way, *n, SECOND)).count();
+        assert!(back >= 18, "{client}: only {back} of 20 pings returned while two editions are out");
+    }
+}

@@ -43,7 +43,8 @@ fn a_middle_relay_dies() {
     for seed in 100..110 {
         let (_, took) = killed_under_a_flow(seed, |world| relays_on_the_way(world, "client1")[1].clone());
         println!("seed {seed}: a middle relay died, traffic again after {took:?}");
-        assert!(took <= SECOND * 2);
+        // Two seconds, but for one town in forty: there both ways went by the victim, and so does the first new one.
+        assert!(took <= SECOND * 5 / 2);
     }
 }
 
@@ -142,7 +143,7 @@ fn a_relay_comes_back_as_who_it_was() {
     let (before, after) = (read(&before), read(&after));
     assert_eq!(before.id, after.id);
     assert_eq!(before.card.onion, after.card.onion, "builds under the key that others know would fail");
-    assert!(after.card.published > before.card.published);
+    assert_eq!(after.signed, before.signed, "a restart is no news");
     // And it carries paths again, for those who never learnt that it was away.
     let carries = world.run_until(|w| w.report("relay5").transit > 0, SECOND * 1500);
     println!("paths through the restarted relay: {}", world.report("relay5").transit);

@@ -189,7 +189,7 @@ fn a_hundred_callers_are_all_served_and_leave_nothing_behind() {
 #[test]
 fn a_dead_keeper_costs_few_editions() {
     const STORE: u8 = 3;
-    for seed in 81..85 {
+    for seed in 80..85 {
         let mut world = founded(seed, Wire::default(), 1, 1);
         assert!(world.awake(SECOND * 10));
         (6..=10).for_each(|n| world.kill(&format!("relay{n}")));
@@ -198,7 +198,7 @@ fn a_dead_keeper_costs_few_editions() {
         world.run_for(SECOND * 300);
         let stores = world.seen().bodies.iter().filter(|b| !b.reply && b.bytes.first() == Some(&STORE)).count();
         println!("{stores} introsets handed to keepers in five minutes with half of the relays dead");
-        assert!((4..=100).contains(&stores), "{stores}");
+        assert!((4..=40).contains(&stores), "{stores}");
         let name = loki_name(&mut world, "service1");
         let answer = world.ask("client1", question(&name, Type::A));
         first_address(answer);

@@ -3,12 +3,14 @@
 
 use bytes::Bytes;
 use core::time::Duration;
-use lokinet_core::node::io::{DialId, Input, LinkId, LinkKey, NoReply, Output, Ticket, Wake};
+use lokinet_core::node::io::{
+    CLIENT_ALIVE, CLIENT_IDLE as IDLE, DialId, Input, LinkId, LinkKey, NoReply, Output, Ticket, Wake,
+};
 use lokinet_core::node::report::Report;
 use lokinet_core::time::{Now, Time};
 use lokinet_core::wire::batch::Packets;
 use lokinet_core::wire::id::RelayId;
-use lokinet_tests::world::{Birth, IDLE, Machine, Wire, World};
+use lokinet_tests::world::{Birth, Machine, Wire, World};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -54,6 +56,7 @@ impl Machine for Parrot {
                     act(Output::Request { link: up.link, ticket: Ticket(1), body, patience: Duration::from_secs(2) });
                 }
             }
+            Input::Control { .. } => self.hear("a worker spoke".into()),
             Input::DialFailed { .. } => self.hear("failed".into()),
             Input::LinkDown { .. } => self.hear("down".into()),
             Input::LinkMoved { .. } => self.hear("moved".into()),
@@ -189,6 +192,18 @@ fn a_silent_peer_costs_patience_and_a_killed_one_the_idle_time() {
     world.run_for(Duration::from_secs(2));
     assert_eq!(all(&anna), ["up Initiator", format!("{:?}", NoReply::TimedOut).as_str()]);
     world.run_for(IDLE);
+    assert_eq!(anna.borrow().last().map(String::as_str), Some("down"));
+}
+
+#[test]
+fn a_peer_that_was_started_again_says_that_it_knows_nothing() {
+    let (mut world, anna, _) = pair(8, KEY, false);
+    world.run_for(Duration::from_secs(1));
+    world.kill("bob");
+    world.run_for(CLIENT_ALIVE);
+    assert_eq!(anna.borrow().len(), 2, "the dead say nothing");
+    world.start("bob");
+    world.run_for(CLIENT_ALIVE + Duration::from_millis(100));
     assert_eq!(anna.borrow().last().map(String::as_str), Some("down"));
 }
 

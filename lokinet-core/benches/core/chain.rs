@@ -13,6 +13,7 @@ use lokinet_core::transit::admit::OnionKeys;
 use lokinet_core::transit::{Action, Transit};
 use lokinet_core::wire::addrs::Addrs;
 use lokinet_core::wire::build::Purpose;
+use lokinet_core::wire::cell::Size;
 use lokinet_core::wire::contact::{Card, Contact, LIFETIME, NetId};
 use lokinet_core::wire::id::RelayId;
 use lokinet_core::wire::registry::{self, Listing, Registry};
@@ -76,7 +77,7 @@ impl Chain {
         let ids: Vec<RelayId> = contacts.iter().map(|contact| contact.id).collect();
         up(&mut client, BACK, ids[0], Role::Initiator, 0);
         // Known as a relay, so that a bench is not turned away for knocking too often.
-        relays[0].links.up(&linked(BACK, RelayId([9; 32]), Role::Responder, 0), true);
+        relays[0].links.up(&linked(BACK, RelayId([9; 32]), Role::Responder, 0), true, NOW.mono);
         for number in 1..ids.len() {
             up(&mut relays[number - 1].links, ON, ids[number], Role::Initiator, number as u8);
             up(&mut relays[number].links, BACK, ids[number - 1], Role::Responder, number as u8);
@@ -99,9 +100,35 @@ impl Chain {
         key
     }
 
+    /// So many full cells that one more client of the first relay sends over all of them, sealed, end to end.
+    pub(crate) fn flood(&mut self, number: u8, cells: usize) -> Vec<u8> {
+        let (link, mut links) = (LinkId(100 + u64::from(number)), Links::default());
+        let exporter = 100 + number;
+        up(&mut links, link, self.contacts[0].id, Role::Initiator, exporter);
+        self.relays[0].links.up(&linked(link, RelayId([exporter; 32]), Role::Responder, exporter), true, NOW.mono);
+        let mut paths = Paths::new(Chance::new([exporter; 32]), Duration::from_secs(1200));
+        let (contacts, life) = (self.contacts.clone(), Duration::from_secs(1200));
+        let key = paths.build(contacts, Purpose::General, None, life, &mut links, NOW).unwrap();
+        let (ticket, body) = request(&mut links);
+        let reply = self.knock_from(link, 0, body.slice(1..));
+        assert!(paths.reply(ticket, Some(reply), Some(link), NOW.mono, &mut |_, _| {}));
+        let mut sent = Vec::new();
+        for _ in 0..cells {
+            assert!(paths.send(key, Size::Full, &mut links, NOW.mono, |body| body.fill(1)));
+            let (_, size, _, bytes) = links.take_run().unwrap();
+            sent.extend_from_slice(&bytes);
+            links.give_back(link, size, bytes);
+        }
+        sent
+    }
+
     fn knock(&mut self, at: usize, body: bytes::Bytes) -> bytes::Bytes {
+        self.knock_from(BACK, at, body)
+    }
+
+    fn knock_from(&mut self, link: LinkId, at: usize, body: bytes::Bytes) -> bytes::Bytes {
         let relay = &mut self.relays[at];
-        relay.transit.build(BACK, Ticket(u64::MAX), &body, &self.netdb, &mut relay.links, NOW);
+        relay.transit.build(link, Ticket(u64::MAX), &body, &self.netdb, &mut relay.links, NOW);
         if at + 1 < self.relays.len() {
             let (ticket, body) = request(&mut self.relays[at].links);
             let deeper = self.knock(at + 1, body.slice(1..));
@@ -134,7 +161,7 @@ fn identities(count: u8, chance: &mut Chance) -> Vec<Identity> {
 }
 
 fn up(links: &mut Links, link: LinkId, peer: RelayId, role: Role, number: u8) {
-    links.up(&linked(link, peer, role, number), true);
+    links.up(&linked(link, peer, role, number), true, NOW.mono);
 }
 
 fn linked(link: LinkId, peer: RelayId, role: Role, number: u8) -> LinkUp {

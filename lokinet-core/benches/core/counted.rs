@@ -2,15 +2,17 @@
 //! stages of a path and prints nothing. `tests/bench/instructions` runs it under callgrind with two numbers of cells, so that
 //! set-up falls out of the difference. Neighbours: `cells` measures the same in time, `chain` lends whole relays.
 
-use super::chain::{Chain, NOW};
+use super::chain::{Chain, NOW, Relay};
 use lokinet_core::crypto::onion::{Opener, Order, Sealer};
 use lokinet_core::crypto::seal::Suite;
 use lokinet_core::link::Links;
+use lokinet_core::node::worker::{Tally, Work, Worker};
 use lokinet_core::wire::cell::Size;
 use lokinet_core::wire::session;
+use std::sync::Arc;
 
 /// Cells that are staged together before a relay sees them, as GRO would bring them.
-const BATCH: usize = 64;
+const BATCH: usize = 44;
 const HOPS: u8 = 3;
 
 /// Does what the words after `count` say; `None` when they say nothing.
@@ -42,20 +44,27 @@ fn ends(cells: usize) {
 fn pass(relays: usize, cells: usize) {
     let mut chain = Chain::new(HOPS);
     let key = chain.path();
-    let mut sent = 0;
+    let tally = Arc::new(Tally::default());
+    let worker = |relay: &mut Relay| Worker::new(relay.links.share(), relay.transit.share(), tally.clone(), 1);
+    let mut workers: Vec<Worker> = chain.relays.iter_mut().map(worker).collect();
+    let (mut sent, mut run) = (0, Vec::new());
     while sent < cells {
         let batch = BATCH.min(cells - sent);
         for _ in 0..batch {
             chain.paths.send(key, Size::Full, &mut chain.client, NOW.mono, |body| body.fill(1));
         }
-        let mut run = take(&mut chain.client);
+        take(&mut chain.client, &mut run);
         assert_eq!(run.len(), batch * Size::Full.datagram(), "the client sent something else");
-        for (at, relay) in chain.relays.iter_mut().take(relays).enumerate() {
-            for datagram in run.chunks_mut(Size::Full.datagram()) {
-                let (link, path, size, onion) = relay.links.open(datagram, NOW.mono).unwrap();
-                relay.transit.cell(link, path, size, onion, &mut relay.links, NOW.mono);
-            }
-            run = take(&mut relay.links);
+        for (at, worker) in workers.iter_mut().take(relays).enumerate() {
+            let (message, used) = (core::mem::replace(&mut run, worker.spare()), batch * Size::Full.datagram());
+            worker.take(message, used, Size::Full.datagram(), NOW.mono, &mut |_| panic!("a stray"));
+            run.clear();
+            worker.work(NOW.mono, &mut |work| {
+                if let Work::Transmit { bytes, .. } = work {
+                    run.extend_from_slice(bytes);
+                }
+            });
+            assert!(worker.is_idle());
             // The last one is a pivot that has nobody to hand to.
             assert!(at + 1 == usize::from(HOPS) || run.len() == batch * Size::Full.datagram(), "cells were dropped");
         }
@@ -64,11 +73,10 @@ fn pass(relays: usize, cells: usize) {
 }
 
 /// All that wants to be sent, in one run.
-fn take(links: &mut Links) -> Vec<u8> {
-    let mut all = Vec::new();
+fn take(links: &mut Links, all: &mut Vec<u8>) {
+    all.clear();
     while let Some((_, size, link, bytes)) = links.take_run() {
         all.extend_from_slice(&bytes);
         links.give_back(link, size, bytes);
     }
-    all
 }

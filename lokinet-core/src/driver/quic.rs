@@ -3,10 +3,11 @@
 //! Every ticket is answered exactly once, also when a connection dies under it. Neighbours: `tls` below, `socket`
 //! carries the packets, `driver` turns what is reported here into inputs.
 
+use super::routes::{Route, Routes};
 use super::tls::{self, Identity};
 use crate::node::io::{
-    DialId, EXPORTER_LABEL, Input, LinkId, LinkKey, LinkUp, NoReply, REPLY_MAX, REQUEST_MAX, REQUESTS_OPEN, Role,
-    Suite, Ticket,
+    CLIENT_ALIVE, CLIENT_IDLE, DialId, EXPORTER_LABEL, Input, LinkId, LinkKey, LinkUp, NoReply, RELAY_ALIVE,
+    RELAY_IDLE, REPLY_MAX, REQUEST_MAX, REQUESTS_OPEN, Role, Suite, Ticket,
 };
 use crate::time::Time;
 use crate::wire::id::RelayId;
@@ -16,9 +17,9 @@ use quinn::{
     SendStream, ServerConfig, TokioRuntime, TransportConfig, VarInt, WriteError,
 };
 use seat::Seat;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,6 +32,9 @@ mod seat;
 #[cfg(test)]
 mod tests;
 
+/// Shortest time between two stateless resets of an endpoint: after a crash all neighbours want one within seconds, and
+/// who floods us with what we have forgotten gets less back than he sent.
+const RESETS_EVERY: Duration = Duration::from_millis(2);
 /// Handshakes above which a stranger must first show that it receives at its address (Retry).
 const RETRY_ABOVE: usize = 64;
 /// Handshakes above which strangers are ignored.
@@ -104,36 +108,28 @@ struct Link {
     moving: Option<(SocketAddr, Time)>,
 }
 
-/// Where cells to an address leave from.
-#[derive(Clone, Copy)]
-pub(crate) struct Route {
-    link: LinkId,
-    /// Which socket.
-    pub(crate) socket: usize,
-    /// The local address the peer knows; only set where the socket has several.
-    pub(crate) source: Option<IpAddr>,
-}
-
 /// All links and open requests.
 pub(crate) struct Quic {
     endpoints: Vec<Endpoint>,
-    families: Vec<SocketAddr>,
     identity: Option<Identity>,
     offers: &'static [Suite],
-    dialling: Arc<TransportConfig>,
+    /// How a relay dials, and how a client does.
+    dialling: [Arc<TransportConfig>; 2],
     desk: Arc<Desk>,
     links: BTreeMap<LinkId, Link>,
-    routes: HashMap<SocketAddr, Route>,
+    routes: Routes,
     open: BTreeMap<Ticket, (LinkId, SendStream)>,
     tickets: u64,
     asking: usize,
 }
 
 impl Quic {
-    /// One endpoint per socket; with an identity they also accept. Must be called inside a tokio runtime.
+    /// One endpoint per socket; with an identity, and the seed it grows from, they also accept. Must be called inside a
+    /// tokio runtime.
     pub(crate) fn new(
         sockets: Vec<Arc<dyn AsyncUdpSocket>>,
         identity: Option<Identity>,
+        seed: Option<Zeroizing<[u8; 32]>>,
         offers: &'static [Suite],
     ) -> io::Result<(Quic, mpsc::Receiver<Happened>)> {
         let (sender, receiver) = mpsc::channel(HAPPENED_WAITING);
@@ -149,12 +145,18 @@ impl Quic {
         });
         let server = identity.as_ref().map(|identity| accepting(identity, offers)).transpose()?;
         let mut endpoints = Vec::new();
-        let mut families = Vec::new();
+        let mut local = Vec::new();
         for (index, socket) in sockets.into_iter().enumerate() {
-            families.push(socket.local_addr()?);
-            let mut config = quinn::EndpointConfig::default();
+            let own = socket.local_addr()?;
+            local.push(own);
+            let keys = match &seed {
+                Some(seed) => cid::Keys::of_relay(seed, own),
+                None => cid::Keys::from_os()?,
+            };
+            let mut config = quinn::EndpointConfig::new(Arc::new(keys.resets()));
             config.grease_quic_bit(false); // the fixed bit stays set, as in cells
-            let cids = cid::Keyed::from_os()?;
+            config.min_reset_interval(RESETS_EVERY);
+            let cids = keys.ids()?;
             config.cid_generator(move || Box::new(cids.clone()));
             let runtime = Arc::new(TokioRuntime);
             let endpoint = Endpoint::new_with_abstract_socket(config, server.clone(), socket, runtime)?;
@@ -165,13 +167,13 @@ impl Quic {
         }
         let quic = Quic {
             endpoints,
-            families,
             identity,
             offers,
-            dialling: Arc::new(transport(Role::Initiator)),
+            dialling: [(RELAY_IDLE, RELAY_ALIVE), (CLIENT_IDLE, CLIENT_ALIVE)]
+                .map(|(idle, alive)| Arc::new(transport(Role::Initiator, idle, Some(alive)))),
             desk,
             links: BTreeMap::new(),
-            routes: HashMap::new(),
+            routes: Routes::new(local.into()),
             open: BTreeMap::new(),
             tickets: 0,
             asking: 0,
@@ -206,20 +208,20 @@ impl Quic {
 
     /// Opens a link: each address in order, the first that proves the key wins.
     pub(crate) fn dial(&self, dial: DialId, peer: RelayId, addrs: Vec<SocketAddr>, key: LinkKey) {
-        let identity = match key {
-            LinkKey::Identity => self.identity.clone(),
-            LinkKey::Throwaway => Identity::throwaway().ok(),
+        let (identity, transport) = match key {
+            LinkKey::Identity => (self.identity.clone(), &self.dialling[0]),
+            LinkKey::Throwaway => (Identity::throwaway().ok(), &self.dialling[1]),
         };
         let config = identity.and_then(|identity| tls::client(&identity, peer, self.offers).ok()).map(|crypto| {
             let mut config = ClientConfig::new(Arc::new(crypto));
-            config.transport_config(self.dialling.clone());
+            config.transport_config(transport.clone());
             // A token from an earlier link would tell the relay that two throw-away keys are one client.
             config.token_store(Arc::new(quinn::NoneTokenStore));
             config
         });
         let mut ways = Vec::new();
         for addr in addrs {
-            if let Some(socket) = self.socket_for(addr) {
+            if let Some(socket) = self.routes.socket_for(addr) {
                 ways.push((addr, socket, self.endpoints[socket].clone()));
             }
         }
@@ -286,11 +288,8 @@ impl Quic {
     }
 
     /// Where cells to `to` leave from.
-    pub(crate) fn route(&self, to: SocketAddr) -> Option<Route> {
-        match self.routes.get(&to) {
-            Some(route) => Some(*route),
-            None => Some(Route { link: LinkId(0), socket: self.socket_for(to)?, source: None }),
-        }
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// Whether any peer could move, so that [`Quic::moved`] is worth asking each second.
@@ -316,7 +315,7 @@ impl Quic {
             }
         }
         for &(link, _) in &moved {
-            self.routes.retain(|_, route| route.link != link);
+            self.routes.forget(link);
             self.learn_route(link);
         }
         moved
@@ -338,22 +337,15 @@ impl Quic {
         }
     }
 
-    fn socket_for(&self, to: SocketAddr) -> Option<usize> {
-        self.families.iter().position(|local| local.is_ipv4() == to.is_ipv4())
-    }
-
-    fn learn_route(&mut self, id: LinkId) {
+    fn learn_route(&self, id: LinkId) {
         let Some(link) = self.links.get(&id) else { return };
-        let several = self.families.get(link.socket).is_some_and(|local| local.ip().is_unspecified());
-        let source = link.connection.local_ip().filter(|_| several);
-        self.routes.insert(link.remote, Route { link: id, socket: link.socket, source });
+        let source = link.connection.local_ip().filter(|_| self.routes.has_several(link.socket));
+        self.routes.learn(link.remote, Route { link: id, socket: link.socket, source });
     }
 
     fn forget(&mut self, id: LinkId) -> Option<Link> {
         let link = self.links.remove(&id)?;
-        if self.routes.get(&link.remote).is_some_and(|route| route.link == id) {
-            self.routes.remove(&link.remote);
-        }
+        self.routes.forget_at(link.remote, id);
         self.open.retain(|_, (of, _)| *of != id);
         Some(link)
     }
@@ -366,18 +358,19 @@ fn accepting(identity: &Identity, offers: &[Suite]) -> io::Result<ServerConfig> 
     let mut tokens = quinn::ValidationTokenConfig::default();
     tokens.sent(0);
     server.validation_token_config(tokens);
-    server.transport_config(Arc::new(transport(Role::Responder)));
+    // The shorter idle time of the two sides counts: the dialler's says what kind of link it is.
+    server.transport_config(Arc::new(transport(Role::Responder, CLIENT_IDLE, None)));
     server.migration(true);
     server.max_incoming(HANDSHAKES_OPEN).incoming_buffer_size(16 << 10).incoming_buffer_size_total(4 << 20);
     Ok(server)
 }
 
-fn transport(role: Role) -> TransportConfig {
+fn transport(role: Role, idle: Duration, alive: Option<Duration>) -> TransportConfig {
     let mut config = TransportConfig::default();
     config.initial_mtu(PAYLOAD).min_mtu(1200).mtu_discovery_config(None).pad_to_mtu(true).allow_spin(false);
     config.max_concurrent_bidi_streams(REQUESTS_OPEN.into()).max_concurrent_uni_streams(VarInt::from_u32(0));
     config.datagram_receive_buffer_size(None);
-    config.max_idle_timeout(Some(VarInt::from_u32(45_000).into())); // milliseconds
+    config.max_idle_timeout(idle.try_into().ok()).keep_alive_interval(alive);
     config.send_window(1 << 20);
     // Who dials asks for large things; who is dialled may be dialled by thousands.
     let (stream, whole) = match role {
@@ -385,9 +378,6 @@ fn transport(role: Role) -> TransportConfig {
         Role::Responder => (32 << 10, 256 << 10),
     };
     config.stream_receive_window(VarInt::from_u32(stream)).receive_window(VarInt::from_u32(whole));
-    if role == Role::Initiator {
-        config.keep_alive_interval(Some(Duration::from_secs(15)));
-    }
     config
 }
 

@@ -29,6 +29,7 @@ const OWN_CONTACT: &str = "self.signed";
 const ONION_KEYS: &str = "onion.keys";
 const GUARDS: &str = "guards";
 const PROFILES: &str = "profiles.dat";
+const REGISTRY: &str = "registry.signed";
 const UNFINISHED: &str = "tmp";
 
 /// Reads what an earlier run kept. Files that cannot be read are named in a warning and skipped; missing ones are
@@ -48,7 +49,14 @@ pub fn load(data_dir: &Path) -> Saved {
     }
     let whole = |name| read(&data_dir.join(name), RECORD_MAX);
     let plain = |name| whole(name).map(|bytes| Bytes::from(bytes.to_vec()));
-    Saved { contacts, onion_keys: whole(ONION_KEYS), guards: plain(GUARDS), profiles: plain(PROFILES) }
+    Saved {
+        contacts,
+        own: plain(OWN_CONTACT),
+        onion_keys: whole(ONION_KEYS),
+        guards: plain(GUARDS),
+        profiles: plain(PROFILES),
+        registry: plain(REGISTRY),
+    }
 }
 
 /// A directory's entries in a fixed order; empty when it does not exist.
@@ -187,6 +195,7 @@ fn place(record: &Save) -> PathBuf {
         Save::OnionKeys(_) => ONION_KEYS.into(),
         Save::Guards(_) => GUARDS.into(),
         Save::Profiles(_) => PROFILES.into(),
+        Save::Registry(_) => REGISTRY.into(),
     }
 }
 
@@ -200,7 +209,7 @@ fn write(data_dir: &Path, place: &Path, record: &Save) -> io::Result<()> {
                 _ => Ok(()),
             };
         }
-        Save::Contact { signed: Some(bytes), .. } | Save::OwnContact(bytes) => (bytes, 0o644),
+        Save::Contact { signed: Some(bytes), .. } | Save::OwnContact(bytes) | Save::Registry(bytes) => (bytes, 0o644),
         Save::OnionKeys(bytes) => (bytes, 0o600),
         Save::Guards(bytes) | Save::Profiles(bytes) => (bytes, 0o600),
     };
@@ -266,6 +275,7 @@ mod tests {
         saver.save(Save::Guards(Bytes::from_static(b"guards")));
         saver.save(Save::Profiles(Bytes::from_static(b"profiles")));
         saver.save(Save::OwnContact(Bytes::from_static(b"own")));
+        saver.save(Save::Registry(Bytes::from_static(b"registry")));
         saver.finish(Duration::from_secs(20)).await;
 
         let saved = load(&dir.0);
@@ -275,6 +285,7 @@ mod tests {
             (saved.guards.as_deref(), saved.profiles.as_deref()),
             (Some(&b"guards"[..]), Some(&b"profiles"[..]))
         );
+        assert_eq!(saved.registry.as_deref(), Some(&b"registry"[..]));
         assert_eq!(fs::read(dir.0.join("self.signed")).unwrap(), b"own");
         assert_eq!(fs::metadata(dir.0.join("onion.keys")).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(dir.0.join("nodedb/1").is_dir());

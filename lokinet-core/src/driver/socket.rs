@@ -1,100 +1,116 @@
-//! The UDP sockets, shared by cells and QUIC. The loop owns the receiving side: it drains a socket with recvmmsg and
-//! GRO, looks at every segment, keeps cells where they lie and copies the rest into quinn's queue. Sending is one GSO
-//! call per run of equal cells. Nothing is allocated or locked per cell. Neighbours: `driver` calls it, `quic` gets its
-//! packets from it, `node` says what a cell is.
+//! The UDP sockets, shared by cells and QUIC. Whoever receives, the loop by a [`Wire`] or a thread of the crew by a [`Line`],
+//! drains a socket with recvmmsg and GRO, looks at every segment, keeps cells where they lie and copies the rest into quinn's
+//! queue. Sending is one GSO call per run of equal cells. Nothing is allocated or locked per cell. Neighbours: `driver` and
+//! `crew` call it, `quic` gets its packets from it, `node` says what a cell is.
 
 use super::DriverError;
 use crate::node::io::Run;
-use quinn::udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use crate::node::worker::Worker;
+use crate::time::Time;
+use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
+mod letters;
 #[cfg(test)]
 mod tests;
 
-/// Kernel buffer asked for, each way; the kernel may grant less.
-const KERNEL_BUFFER: usize = 4 << 20;
+pub(crate) use letters::Letters;
+
+/// Kernel buffer asked for on the way in; the kernel may grant less.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// And on the way out. A relay's is short: what a slow interface does not take is to wait where paths have their turns, and
+/// not in one line in the kernel. A client has nobody whom its own traffic could hold up.
+const SEND_BUFFER: usize = 4 << 20;
+const RELAY_SEND_BUFFER: usize = 256 << 10;
 /// Room for one message: GRO never joins more.
 const SLOT: usize = 1 << 16;
 /// Messages taken before their cells are worked on: four recvmmsg calls, at most 8 MiB of cells, usually far less.
 /// Pages of a slot that no message reached are never touched and cost nothing.
 const SLOTS: usize = 4 * BATCH_SIZE;
-/// Largest datagram quinn accepts (its `max_udp_payload_size`).
-const LETTER_MAX: usize = 1472;
-/// Datagrams that may wait for quinn; more are dropped, as a full kernel buffer would.
-const LETTERS_WAITING: usize = 1024;
 /// The kernel's limits on one GSO send: segments, and bytes with room for headers.
 const SEGMENTS_MAX: usize = 64;
 const SEND_MAX: usize = 65_000;
 /// How long one full socket may hold up the loop before cells are dropped.
 const FULL_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+/// How long one of quinn's tasks waits before it tries a full socket again.
+const QUIC_PATIENCE: Duration = Duration::from_millis(1);
 
 /// Binds one UDP socket per address.
 ///
 /// # Errors
 /// When an address cannot be bound; the error names it and says what to do.
-pub fn bind(addrs: &[SocketAddr]) -> Result<Vec<std::net::UdpSocket>, DriverError> {
+pub fn bind(addrs: &[SocketAddr]) -> Result<Vec<UdpSocket>, DriverError> {
+    let bound = bind_each(addrs, 1)?;
+    Ok(bound.into_iter().flatten().collect())
+}
+
+/// Binds so many UDP sockets per address, which share it: the kernel gives all that comes from one place to the same one.
+///
+/// # Errors
+/// As for [`bind`].
+pub(crate) fn bind_each(addrs: &[SocketAddr], count: usize) -> Result<Vec<Vec<UdpSocket>>, DriverError> {
     if addrs.is_empty() {
         return Err(DriverError::NoAddress);
     }
-    addrs.iter().map(|&addr| bind_one(addr).map_err(|error| DriverError::Bind { addr, error })).collect()
+    addrs.iter().map(|&addr| bind_group(addr, count).map_err(|error| DriverError::Bind { addr, error })).collect()
 }
 
-fn bind_one(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+fn bind_group(addr: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+    // Sockets that share an address would share it with another lokinet's too; so it must first be ours alone.
+    let alone = bind_one(addr, false)?;
+    if count <= 1 {
+        return Ok(vec![alone]);
+    }
+    let addr = alone.local_addr()?;
+    drop(alone);
+    (0..count).map(|_| bind_one(addr, true)).collect()
+}
+
+fn bind_one(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?; // IPv4 has its own socket, on the same port if asked for
     }
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
     // With CAP_NET_ADMIN past the system's limit, without it up to there.
     #[cfg(target_os = "linux")]
-    let forced = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, KERNEL_BUFFER).is_ok();
+    let forced = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_ok();
     #[cfg(not(target_os = "linux"))]
     let forced = false;
     if !forced {
-        let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     }
-    let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
+    let _ = socket.set_send_buffer_size(SEND_BUFFER);
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     Ok(socket.into())
 }
 
-/// One socket.
+/// One address as the loop and quinn have it. The reactor watches only whether something can be read: woken for every
+/// datagram that has left, a sender would sleep no more.
 pub(crate) struct Wire {
     socket: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
-    inbox: Mutex<Inbox>,
-    /// Datagrams that quinn had no room for.
-    pub(crate) letters_dropped: AtomicU64,
-    /// Receive calls that failed.
-    pub(crate) receive_errors: AtomicU64,
-}
-
-/// What waits for quinn.
-#[derive(Default)]
-struct Inbox {
-    letters: VecDeque<Letter>,
-    spare: Vec<Vec<u8>>,
-    waker: Option<Waker>,
-}
-
-struct Letter {
-    from: SocketAddr,
-    ecn: Option<EcnCodepoint>,
-    local: Option<IpAddr>,
-    bytes: Vec<u8>,
+    /// Quinn's queue.
+    pub(crate) letters: Arc<Letters>,
+    /// A duplicate of the socket's descriptor, where the loop receives.
+    ready: Option<AsyncFd<OwnedFd>>,
 }
 
 /// The memory that messages land in, shared by all sockets, and where the cells in it lie.
@@ -160,7 +176,7 @@ pub(crate) fn drain(wires: &[Arc<Wire>], arena: &mut Arena, is_cell: impl Fn(&[u
                         arena.cells.push(cells);
                     }
                     Part::Letter(bytes) => {
-                        wire.deliver(bytes, meta);
+                        wire.letters.deliver(bytes, meta);
                         delivered = true;
                     }
                 });
@@ -171,7 +187,7 @@ pub(crate) fn drain(wires: &[Arc<Wire>], arena: &mut Arena, is_cell: impl Fn(&[u
             }
         }
         if delivered {
-            wire.wake();
+            wire.letters.wake();
             drained.letters = true;
         }
     }
@@ -209,18 +225,22 @@ fn sort<'a>(message: &'a [u8], stride: usize, is_cell: impl Fn(&[u8]) -> bool, m
 }
 
 impl Wire {
-    /// A bound socket, registered with tokio's reactor.
-    pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Wire> {
+    /// A bound socket that the loop receives from, registered with tokio's reactor.
+    pub(crate) fn watched(socket: UdpSocket) -> io::Result<Wire> {
+        let mut wire = Wire::unwatched(socket)?;
+        let watched: OwnedFd = wire.socket.try_clone()?.into();
+        // As for the TUN device: the descriptor is owned, so the deprecated constructor is sound here.
+        #[expect(deprecated)]
+        let ready = AsyncFd::with_interest(watched, Interest::READABLE)?;
+        wire.ready = Some(ready);
+        Ok(wire)
+    }
+
+    /// A bound socket that others receive from.
+    pub(crate) fn unwatched(socket: UdpSocket) -> io::Result<Wire> {
         let state = UdpSocketState::new((&socket).into())?;
         let local = socket.local_addr()?;
-        Ok(Wire {
-            socket: UdpSocket::from_std(socket)?,
-            state,
-            local,
-            inbox: Mutex::default(),
-            letters_dropped: AtomicU64::new(0),
-            receive_errors: AtomicU64::new(0),
-        })
+        Ok(Wire { socket, state, local, letters: Arc::default(), ready: None })
     }
 
     /// Where it is bound.
@@ -230,45 +250,22 @@ impl Wire {
 
     /// Ready when a message may wait. For the loop alone: it remembers one waker.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.socket.poll_recv_ready(cx).map(drop)
+        match &self.ready {
+            Some(ready) => ready.poll_read_ready(cx).map(drop),
+            None => Poll::Pending,
+        }
     }
 
     fn receive(&self, batch: &mut [u8], meta: &mut [RecvMeta; BATCH_SIZE]) -> Option<usize> {
         let mut slots = batch.chunks_exact_mut(SLOT);
         let mut slots: [_; BATCH_SIZE] = std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
-        let received =
-            self.socket.try_io(Interest::READABLE, || self.state.recv((&self.socket).into(), &mut slots, meta));
-        match received {
-            Ok(count) => Some(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(_) => {
-                self.receive_errors.fetch_add(1, Ordering::Relaxed);
-                None
-            }
-        }
-    }
-
-    fn deliver(&self, bytes: &[u8], meta: &RecvMeta) {
-        let mut inbox = self.inbox();
-        if bytes.len() > LETTER_MAX || inbox.letters.len() >= LETTERS_WAITING {
-            self.letters_dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let mut copy = inbox.spare.pop().unwrap_or_default();
-        copy.clear();
-        copy.extend_from_slice(bytes);
-        inbox.letters.push_back(Letter { from: meta.addr, ecn: meta.ecn, local: meta.dst_ip, bytes: copy });
-    }
-
-    fn wake(&self) {
-        let waker = self.inbox().waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut received = None;
+        // A batch that is not full has emptied the socket: the reactor is told so, and nobody asks in vain.
+        let _ = self.ready.as_ref()?.try_io(Interest::READABLE, |_| {
+            received = receive(&self.socket, &self.state, &self.letters, &mut slots, meta)?;
+            if received == Some(BATCH_SIZE) { Ok(()) } else { Err(ErrorKind::WouldBlock.into()) }
+        });
+        received
     }
 
     /// Sends a run of equal cells; how many could not be sent. A full socket is waited for briefly, `waits` times in
@@ -281,34 +278,138 @@ impl Wire {
         bytes: &[u8],
         waits: &mut u32,
     ) -> usize {
-        if segment == 0 {
-            return 0;
-        }
-        let mut dropped = 0;
         let mut rest = bytes;
-        while !rest.is_empty() {
-            let most = self.state.max_gso_segments().min(SEGMENTS_MAX).min(SEND_MAX / segment).max(1);
-            let (chunk, tail) = rest.split_at(rest.len().min(most * segment));
-            let joined = (chunk.len() > segment).then_some(segment);
-            let transmit =
-                Transmit { destination: to, ecn: None, contents: chunk, segment_size: joined, src_ip: source };
-            match self.state.try_send((&self.socket).into(), &transmit) {
-                Ok(()) => rest = tail,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && *waits > 0 => {
-                    *waits -= 1;
-                    let mut full = [PollFd::new(&self.socket, PollFlags::OUT)];
-                    let _ = rustix::event::poll(&mut full, Some(&FULL_PATIENCE));
-                }
-                // The interface cannot segment after all; quinn-udp has noted it, so this chunk goes one by one.
-                Err(_) if joined.is_some() && self.state.max_gso_segments() == 1 => {}
-                Err(_) => {
-                    dropped += chunk.len().div_ceil(segment);
-                    rest = tail;
+        loop {
+            match send(&self.socket, &self.state, to, source, segment, rest) {
+                Sent::All => return 0,
+                Sent::Dropped(cells) => return cells,
+                Sent::Full(at) => rest = rest.get(at..).unwrap_or_default(),
+            }
+            if *waits == 0 {
+                return rest.len().div_ceil(segment);
+            }
+            *waits -= 1;
+            let mut full = [PollFd::new(&self.socket, PollFlags::OUT)];
+            let _ = rustix::event::poll(&mut full, Some(&FULL_PATIENCE));
+        }
+    }
+}
+
+/// One address as a thread of the crew has it: a socket, and the memory that messages land in.
+pub(crate) struct Line {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    slots: Vec<Vec<u8>>,
+}
+
+impl Line {
+    /// A bound socket of a relay's.
+    pub(crate) fn new(socket: UdpSocket) -> io::Result<Line> {
+        let state = UdpSocketState::new((&socket).into())?;
+        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(RELAY_SEND_BUFFER);
+        Ok(Line { socket, state, slots: vec![Vec::new(); BATCH_SIZE] })
+    }
+
+    /// To be waited on.
+    pub(crate) fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Takes what waits, up to [`SLOTS`] messages: to the worker, and what is quinn's to quinn.
+    pub(crate) fn receive(&mut self, letters: &Letters, worker: &mut Worker, now: Time) {
+        let mut meta = [RecvMeta::default(); BATCH_SIZE];
+        let mut delivered = false;
+        for _ in 0..SLOTS / BATCH_SIZE {
+            for slot in self.slots.iter_mut().filter(|slot| slot.is_empty()) {
+                *slot = worker.spare();
+                if slot.len() < SLOT {
+                    *slot = vec![0; SLOT]; // pages that no message reaches are never touched
                 }
             }
+            let mut slots = self.slots.iter_mut();
+            let mut slots: [_; BATCH_SIZE] =
+                std::array::from_fn(|_| IoSliceMut::new(slots.next().map(Vec::as_mut_slice).unwrap_or_default()));
+            let received = receive(&self.socket, &self.state, letters, &mut slots, &mut meta);
+            let count = received.ok().flatten().unwrap_or(0);
+            for (slot, meta) in self.slots.iter_mut().zip(&meta).take(count) {
+                worker.take(std::mem::take(slot), meta.len, meta.stride, now, &mut |letter| {
+                    letters.deliver(letter, meta);
+                    delivered = true;
+                });
+            }
+            if delivered {
+                letters.wake();
+            }
+            if count < BATCH_SIZE {
+                break; // empty now
+            }
         }
-        dropped
     }
+
+    /// Sends a run of equal cells.
+    pub(crate) fn send(&self, to: SocketAddr, source: Option<IpAddr>, segment: usize, bytes: &[u8]) -> Sent {
+        send(&self.socket, &self.state, to, source, segment, bytes)
+    }
+}
+
+/// How many messages came; nothing after an error, which is counted.
+fn receive(
+    socket: &UdpSocket,
+    state: &UdpSocketState,
+    letters: &Letters,
+    slots: &mut [IoSliceMut<'_>; BATCH_SIZE],
+    meta: &mut [RecvMeta; BATCH_SIZE],
+) -> io::Result<Option<usize>> {
+    match state.recv(socket.into(), slots, meta) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
+        Err(_) => {
+            letters.receive_errors.fetch_add(1, Ordering::Relaxed);
+            Ok(None)
+        }
+    }
+}
+
+/// What became of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sent {
+    /// All of it has left.
+    All,
+    /// So many cells cannot be sent; the others have left.
+    Dropped(usize),
+    /// The socket is full; what lies before this byte is done with.
+    Full(usize),
+}
+
+fn send(
+    socket: &UdpSocket,
+    state: &UdpSocketState,
+    to: SocketAddr,
+    source: Option<IpAddr>,
+    segment: usize,
+    bytes: &[u8],
+) -> Sent {
+    if segment == 0 {
+        return Sent::All;
+    }
+    let (mut dropped, mut at) = (0, 0);
+    while at < bytes.len() {
+        let most = state.max_gso_segments().min(SEGMENTS_MAX).min(SEND_MAX / segment).max(1);
+        let chunk = &bytes[at..bytes.len().min(at + most * segment)];
+        let joined = (chunk.len() > segment).then_some(segment);
+        let transmit = Transmit { destination: to, ecn: None, contents: chunk, segment_size: joined, src_ip: source };
+        match state.try_send(socket.into(), &transmit) {
+            Ok(()) => at += chunk.len(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Sent::Full(at),
+            // The interface cannot segment after all; quinn-udp has noted it, so this chunk goes one by one.
+            Err(_) if joined.is_some() && state.max_gso_segments() == 1 => {}
+            Err(_) => {
+                dropped += chunk.len().div_ceil(segment);
+                at += chunk.len();
+            }
+        }
+    }
+    if dropped > 0 { Sent::Dropped(dropped) } else { Sent::All }
 }
 
 impl std::fmt::Debug for Wire {
@@ -319,13 +420,12 @@ impl std::fmt::Debug for Wire {
 
 impl AsyncUdpSocket for Wire {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Writable { wire: self, waiting: None })
+        Box::pin(Writable { waiting: None })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.socket.try_io(Interest::WRITABLE, || self.state.try_send((&self.socket).into(), transmit));
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+        match self.state.try_send((&self.socket).into(), transmit) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
             // quinn would close the endpoint over an unreachable peer, and its own log would name it. Lost is lost.
             _ => Ok(()),
         }
@@ -337,21 +437,7 @@ impl AsyncUdpSocket for Wire {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let mut inbox = self.inbox();
-        let mut count = 0;
-        for (buf, meta) in bufs.iter_mut().zip(meta) {
-            let Some(letter) = inbox.letters.pop_front() else { break };
-            let len = letter.bytes.len().min(buf.len());
-            buf[..len].copy_from_slice(&letter.bytes[..len]);
-            *meta = RecvMeta { addr: letter.from, len, stride: len, ecn: letter.ecn, dst_ip: letter.local };
-            inbox.spare.push(letter.bytes);
-            count += 1;
-        }
-        if count > 0 {
-            return Poll::Ready(Ok(count));
-        }
-        inbox.waker = Some(cx.waker().clone());
-        Poll::Pending
+        self.letters.poll_recv(cx, bufs, meta)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -367,21 +453,19 @@ impl AsyncUdpSocket for Wire {
     }
 }
 
-/// One of quinn's tasks waiting until the socket takes more.
+/// One of quinn's tasks that found the socket full: it looks again a moment later.
 struct Writable {
-    wire: Arc<Wire>,
-    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
+    waiting: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl UdpPoller for Writable {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let wire = self.wire.clone();
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(async move { wire.socket.writable().await }));
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(QUIC_PATIENCE)));
         let ready = waiting.as_mut().poll(cx);
         if ready.is_ready() {
             self.waiting = None;
         }
-        ready
+        ready.map(Ok)
     }
 }
 

@@ -98,7 +98,7 @@ impl Machine for Puppet {
 
 fn started(puppet: Puppet, seed: Option<u8>) -> (Handle, tokio::task::JoinHandle<()>) {
     let seed = seed.map(|seed| Zeroizing::new([seed; 32]));
-    let (handle, life) = launch(puppet, seed, &["127.0.0.1:0".parse().unwrap()], None, None).unwrap();
+    let (handle, life) = launch(puppet, seed, &["127.0.0.1:0".parse().unwrap()], None, None, 0).unwrap();
     (handle, tokio::spawn(life))
 }
 
@@ -153,14 +153,14 @@ async fn each_family_has_its_socket_and_cells_leave_by_the_links_own() {
     drop(relay_socket);
     let seed = Some(Zeroizing::new([6; 32]));
     let bind = ["0.0.0.0:0".parse().unwrap(), "[::]:0".parse().unwrap()];
-    let (relay, relay_life) = launch(Puppet::default(), seed, &bind, None, None).unwrap();
+    let (relay, relay_life) = launch(Puppet::default(), seed, &bind, None, None, 0).unwrap();
     let id = RelayId(ed25519_dalek::SigningKey::from_bytes(&[6; 32]).verifying_key().to_bytes());
     tokio::spawn(relay_life);
     for (socket, host) in [(0, "127.0.0.1"), (1, "::1")] {
         let mut milestones = relay.events();
         let addr = SocketAddr::new(host.parse().unwrap(), relay.bound()[socket].port());
         let puppet = Puppet { peer: Some((id, addr)), ..Puppet::default() };
-        let (client, life) = launch(puppet, None, &bind, None, None).unwrap();
+        let (client, life) = launch(puppet, None, &bind, None, None, 0).unwrap();
         let life = tokio::spawn(life);
         let mut heard = client.events();
         assert_eq!(ask(&client, "dial").await, Code::NoError);
@@ -212,7 +212,7 @@ async fn packets_go_through_and_the_last_words_reach_the_disk() {
     std::fs::create_dir_all(&dir).unwrap();
     let bind = ["127.0.0.1:0".parse().unwrap()];
     let tun: Option<Box<dyn Tun>> = Some(Box::new(Pair(ours)));
-    let (handle, life) = launch(Puppet::default(), None, &bind, Some(dir.clone()), tun).unwrap();
+    let (handle, life) = launch(Puppet::default(), None, &bind, Some(dir.clone()), tun, 0).unwrap();
     let life = tokio::spawn(life);
     for round in 0..3_u8 {
         theirs.send(&[round; 100]).await.unwrap();

@@ -7,7 +7,6 @@ use super::question::{Answer, Code, Data, Kind, Question, Record};
 use crate::session::Remote;
 use crate::wire::address::{self, HostName, LokiAddress, twin};
 use crate::wire::id::RelayId;
-use crate::wire::registry::Registry;
 use std::net::Ipv4Addr;
 
 /// Seconds an answer may be kept: leases move.
@@ -41,14 +40,14 @@ pub struct View<'a> {
     /// Our service records.
     pub srv: &'a [SrvRecord],
     /// Who is a relay: its key also names what it serves.
-    pub registry: &'a Registry,
+    pub is_relay: &'a dyn Fn(&RelayId) -> bool,
 }
 
 impl View<'_> {
     /// The name a service is known by: relays' keys are known as theirs.
     fn name_of(&self, address: LokiAddress) -> String {
         let relay = RelayId(address.0);
-        if self.registry.lists(&relay) { address::snode(&relay) } else { address.to_string() }
+        if (self.is_relay)(&relay) { address::snode(&relay) } else { address.to_string() }
     }
 }
 
@@ -67,7 +66,7 @@ pub fn decide(question: &Question, view: &View<'_>) -> Step {
     Step::Answer(match HostName::parse(name) {
         HostName::Localhost { subdomain } => localhost(question, subdomain.as_deref(), view),
         HostName::Loki { address, subdomain } => return service(question, address, subdomain.as_deref(), view),
-        HostName::Snode { id, subdomain } if view.registry.lists(&id) => {
+        HostName::Snode { id, subdomain } if (view.is_relay)(&id) => {
             return service(question, LokiAddress(id.0), subdomain.as_deref(), view);
         }
         // Short names are not resolved by this version.

@@ -2,11 +2,17 @@
 
 use super::channel::SHARDS;
 use super::request::QUEUED_MAX;
-use super::{LINKS_MAX, Links, STAGED_MAX};
+use super::{LINKS_MAX, Link, Links, STAGED_MAX};
 use crate::wire::cell::Size;
 use crate::wire::registry::MAX_RELAYS;
 
 impl Links {
+    /// Cells that were put into links, and what became of them.
+    pub fn account(&self) -> (&'static str, u64, u64) {
+        let staged: u64 = self.live.values().map(Link::staged_cells).sum();
+        ("cells put into links", self.cells.0, self.cells.1 + staged + self.dropped)
+    }
+
     /// Every table by name: its size, and the bound it must keep. Only relays of the registry are dialled.
     pub fn tables(&self) -> [(&'static str, usize, usize); 7] {
         let staged = |size: Size| {
@@ -15,7 +21,7 @@ impl Links {
         };
         [
             ("links", self.live.len(), LINKS_MAX),
-            ("channel ids", self.channels.len(), self.live.len() * SHARDS),
+            ("channel ids", self.channel_ids(), self.live.len() * SHARDS),
             ("dials", self.dials.len(), MAX_RELAYS),
             ("peers backed off from", self.backoff.len(), MAX_RELAYS),
             ("requests that wait for one link", self.requests.most_queued(), QUEUED_MAX),

@@ -16,6 +16,7 @@ use crate::time::Time;
 use crate::wire::cell::{CHANNEL_ID, HEADER, PATH_ID};
 use crate::wire::id::PathId;
 use core::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
 /// Sub-channels in each direction.
@@ -45,15 +46,22 @@ pub enum Dropped {
     Forged,
 }
 
-/// Both directions of a link's cells.
+/// Both directions of a link's cells. Each end of a sub-channel can be had by itself, so that cores that use different ones
+/// do not meet.
 pub struct Channel {
-    suite: Suite,
-    sending: [Sub; SHARDS],
-    receiving: [Sub; SHARDS],
+    sending: [Mutex<Sending>; SHARDS],
+    receiving: [Mutex<Receiving>; SHARDS],
 }
+
+/// The end of a sub-channel that seals.
+pub struct Sending(Sub);
+
+/// The end of a sub-channel that opens.
+pub struct Receiving(Sub);
 
 /// A sub-channel: its id at once, its keys when first used.
 struct Sub {
+    suite: Suite,
     id: [u8; CHANNEL_ID],
     secret: Zeroizing<[u8; 32]>,
     state: Option<Box<State>>,
@@ -78,10 +86,11 @@ impl Sub {
         };
         let parts: [&[u8]; 3] = [direction, &[shard as u8], &[suite.code()]];
         let id = *kdf::expand(exporter, "channel id", &parts);
-        Sub { id, secret: kdf::expand(exporter, "channel", &parts), state: None }
+        Sub { suite, id, secret: kdf::expand(exporter, "channel", &parts), state: None }
     }
 
-    fn state(&mut self, suite: Suite, now: Time) -> &mut State {
+    fn state(&mut self, now: Time) -> &mut State {
+        let suite = self.suite;
         self.state.get_or_insert_with(|| {
             let first = core::mem::take(&mut self.secret);
             Box::new(State {
@@ -116,15 +125,14 @@ impl Channel {
             Role::Responder => Role::Initiator,
         };
         Channel {
-            suite,
-            sending: core::array::from_fn(|shard| Sub::new(suite, exporter, role, shard)),
-            receiving: core::array::from_fn(|shard| Sub::new(suite, exporter, other, shard)),
+            sending: core::array::from_fn(|shard| Mutex::new(Sending(Sub::new(suite, exporter, role, shard)))),
+            receiving: core::array::from_fn(|shard| Mutex::new(Receiving(Sub::new(suite, exporter, other, shard)))),
         }
     }
 
     /// The ids the peer's cells will carry, by shard.
     pub fn receiving_ids(&self) -> [[u8; CHANNEL_ID]; SHARDS] {
-        core::array::from_fn(|shard| self.receiving[shard].id)
+        core::array::from_fn(|shard| self.receiving(shard).0.id)
     }
 
     /// Where the onion lies in a datagram.
@@ -133,12 +141,49 @@ impl Channel {
         cell.get_mut(HEADER + PATH_ID..end).unwrap_or_default()
     }
 
+    /// Writes the path's name into a datagram that is to be sealed.
+    pub fn name(cell: &mut [u8], path: PathId) {
+        if let Some(room) = cell.get_mut(HEADER..HEADER + PATH_ID) {
+            room.copy_from_slice(&path.0.to_be_bytes());
+        }
+    }
+
     /// Seals a datagram in place; its onion is already there.
     pub fn seal(&mut self, shard: usize, path: PathId, cell: &mut [u8], now: Time) {
-        let suite = self.suite;
-        let sub = &mut self.sending[shard % SHARDS];
-        let id = sub.id;
-        let state = sub.state(suite, now);
+        Channel::name(cell, path);
+        alone(&mut self.sending[shard % SHARDS]).seal(cell, now);
+    }
+
+    /// Opens a datagram in place: the path's name and the onion.
+    ///
+    /// # Errors
+    /// Why it is dropped; nothing has changed then.
+    pub fn open<'a>(&mut self, shard: usize, cell: &'a mut [u8], now: Time) -> Result<(PathId, &'a mut [u8]), Dropped> {
+        alone(&mut self.receiving[shard % SHARDS]).open(cell, now)
+    }
+
+    /// The sealing end of a sub-channel, for as long as it is held.
+    pub fn sending(&self, shard: usize) -> MutexGuard<'_, Sending> {
+        self.sending[shard % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The opening end of a sub-channel, for as long as it is held.
+    pub fn receiving(&self, shard: usize) -> MutexGuard<'_, Receiving> {
+        self.receiving[shard % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a lock guards, where nobody else can hold it.
+fn alone<T>(lock: &mut Mutex<T>) -> &mut T {
+    lock.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sending {
+    /// Seals a datagram in place; its path's name and onion are already there.
+    pub fn seal(&mut self, cell: &mut [u8], now: Time) {
+        let sub = &mut self.0;
+        let (suite, id) = (sub.suite, sub.id);
+        let state = sub.state(now);
         // A key is left only after enough cells that a peer cannot have lost them all and be two generations behind.
         let aged = state.number >= REKEY_AFTER && now.since(state.began) >= REKEY_TIME;
         if state.number >= REKEY_CELLS || aged {
@@ -153,7 +198,6 @@ impl Channel {
         head[0] = flags;
         head[1..1 + CHANNEL_ID].copy_from_slice(&id);
         head[1 + CHANNEL_ID..].copy_from_slice(&number.to_be_bytes());
-        body[..PATH_ID].copy_from_slice(&path.0.to_be_bytes());
         state.current.0.seal(number.into(), head, body);
         let mask = state.mask.mask(body);
         head[0] ^= mask[0] & 0x1f;
@@ -161,14 +205,16 @@ impl Channel {
             *byte ^= mask;
         }
     }
+}
 
+impl Receiving {
     /// Opens a datagram in place: the path's name and the onion.
     ///
     /// # Errors
     /// Why it is dropped; nothing has changed then.
-    pub fn open<'a>(&mut self, shard: usize, cell: &'a mut [u8], now: Time) -> Result<(PathId, &'a mut [u8]), Dropped> {
-        let suite = self.suite;
-        let state = self.receiving[shard % SHARDS].state(suite, now);
+    pub fn open<'a>(&mut self, cell: &'a mut [u8], now: Time) -> Result<(PathId, &'a mut [u8]), Dropped> {
+        let suite = self.0.suite;
+        let state = self.0.state(now);
         let (head, body) = cell.split_at_mut_checked(HEADER).ok_or(Dropped::Size)?;
         let mask = state.mask.mask(body);
         head[0] ^= mask[0] & 0x1f;
@@ -294,7 +340,7 @@ mod tests {
         }
         let mut newer = sealed(&mut a, 0, Size::Small, 4, at(1400));
         b.open(0, &mut newer, at(1400)).unwrap();
-        assert_eq!(b.receiving[0].state.as_ref().unwrap().generation, 2);
+        assert_eq!(b.receiving(0).0.state.as_ref().unwrap().generation, 2);
     }
 
     /// The peer sends so fast that its key is used up again before the grace of the one before has run out.
@@ -305,15 +351,14 @@ mod tests {
         b.open(0, &mut first, at(1)).unwrap();
         for generation in 1..=3u32 {
             // Millions of cells, of which the last two are looked at.
-            let state = a.sending[0].state.as_mut().unwrap();
-            state.number = REKEY_CELLS - 2;
+            a.sending(0).0.state.as_mut().unwrap().number = REKEY_CELLS - 2;
             let mut last = sealed(&mut a, 0, Size::Small, 1, at(2));
             let late = sealed(&mut a, 0, Size::Small, 1, at(2));
             b.open(0, &mut last, at(2)).unwrap();
             let mut new = sealed(&mut a, 0, Size::Small, 2, at(2));
             assert!(b.open(0, &mut new, at(2)).is_ok(), "generation {generation} is dropped until the grace ends");
             assert!(b.open(0, &mut late.clone(), at(3)).is_ok(), "a late cell of the generation before is dropped");
-            assert_eq!(b.receiving[0].state.as_ref().unwrap().generation, generation);
+            assert_eq!(b.receiving(0).0.state.as_ref().unwrap().generation, generation);
         }
     }
 
@@ -321,11 +366,55 @@ mod tests {
     fn a_key_past_its_grace_is_gone_with_the_next_cell() {
         let (mut a, mut b) = pair(Suite::Aes);
         b.open(0, &mut sealed(&mut a, 0, Size::Small, 1, at(1)), at(1)).unwrap();
-        a.sending[0].state.as_mut().unwrap().number = REKEY_CELLS;
+        a.sending(0).0.state.as_mut().unwrap().number = REKEY_CELLS;
         b.open(0, &mut sealed(&mut a, 0, Size::Small, 1, at(2)), at(2)).unwrap();
-        assert!(b.receiving[0].state.as_ref().unwrap().previous.is_some());
+        assert!(b.receiving(0).0.state.as_ref().unwrap().previous.is_some());
         let later = at(2) + REKEY_GRACE;
         b.open(0, &mut sealed(&mut a, 0, Size::Small, 1, later), later).unwrap();
-        assert!(b.receiving[0].state.as_ref().unwrap().previous.is_none());
+        assert!(b.receiving(0).0.state.as_ref().unwrap().previous.is_none());
+    }
+
+    /// Whether a recorded cell opens for one who has taken everything that an end holds for this sub-channel, and ratchets
+    /// on from there as far as it likes. Replay is no concern of thieves.
+    fn opens_for_a_thief(sub: &Sub, cell: &[u8]) -> bool {
+        let state = sub.state.as_ref().unwrap();
+        let mut secrets = vec![sub.secret.clone(), state.next.clone()];
+        for start in 0..2 {
+            let mut secret = secrets[start].clone();
+            for _ in 0..8 {
+                secret = kdf::expand(&secret, "channel ratchet", &[]);
+                secrets.push(secret.clone());
+            }
+        }
+        let derived: Vec<Key> = secrets.iter().map(|secret| Key::new(Suite::Aes, secret)).collect();
+        let held = core::iter::once(&state.current.0).chain(state.previous.as_ref().map(|(key, ..)| key));
+        held.chain(&derived).any(|key| {
+            let mut cell = cell.to_vec();
+            let (head, body) = cell.split_at_mut(HEADER);
+            let mask = state.mask.mask(body);
+            head[0] ^= mask[0] & 0x1f;
+            head[1 + CHANNEL_ID..].iter_mut().zip(&mask[1..]).for_each(|(byte, mask)| *byte ^= mask);
+            let number = u32::from_be_bytes(head[1 + CHANNEL_ID..].try_into().unwrap());
+            key.open(number.into(), head, body)
+        })
+    }
+
+    #[test]
+    fn what_an_end_holds_opens_nothing_from_two_generations_before() {
+        let (mut a, mut b) = pair(Suite::Aes);
+        let mut recorded = Vec::new();
+        for generation in 0..4u64 {
+            let now = at(1 + 700 * generation);
+            recorded.push(sealed(&mut a, 0, Size::Small, 1, now));
+            b.open(0, &mut recorded[generation as usize].clone(), now).unwrap();
+            assert_eq!(u64::from(b.receiving(0).0.state.as_ref().unwrap().generation), generation);
+            (0..REKEY_AFTER).for_each(|_| drop(sealed(&mut a, 0, Size::Small, 1, now)));
+        }
+        for (end, sub) in [("sender", &a.sending(0).0), ("receiver", &b.receiving(0).0)] {
+            assert!(opens_for_a_thief(sub, &recorded[3]), "the {end}'s present key does not open the present");
+            for (generation, cell) in recorded[..2].iter().enumerate() {
+                assert!(!opens_for_a_thief(sub, cell), "the {end} still holds what opens generation {generation} of 3");
+            }
+        }
     }
 }

@@ -58,7 +58,7 @@ impl Fetch {
     }
 
     /// Whether three of four relays are known: then few are missed, and there is no hurry.
-    fn most(netdb: &Netdb) -> bool {
+    pub fn most(netdb: &Netdb) -> bool {
         netdb.len() * 4 >= netdb.registry().len() * 3
     }
 

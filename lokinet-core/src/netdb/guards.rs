@@ -12,7 +12,7 @@ use core::time::Duration;
 
 /// How many guards are kept ready. Two are used where one would do, for paths whose pivot is the other.
 pub const KEPT: usize = 3;
-/// Most guards on the list, with those that are unknown for the time being.
+/// Most guards on the list, with those that are unknown or fail for the time being.
 pub const KEPT_MAX: usize = 9;
 /// The longest a guard is kept; each one's own time is drawn between half of this and all of it.
 pub const LIFETIME: Duration = Duration::from_secs(120 * 24 * 3600);
@@ -78,22 +78,38 @@ impl Guards {
         let known = |chosen: &[(RelayId, Wall)]| chosen.iter().filter(|(id, _)| netdb.contact(id).is_some()).count();
         // Guards taken from the registry are waited for: their contacts are on their way.
         let may_add = enough || self.makeshift;
-        while may_add && known(&self.chosen) < wanted && self.chosen.len() < KEPT_MAX {
-            let held: Vec<_> = self.chosen.iter().filter_map(|(id, _)| netdb.contact(id)).cloned().collect();
-            let mut free: Vec<RelayId> = netdb
-                .contacts()
-                .filter(|c| apart(netdb, c, &held) && !self.chosen.iter().any(|(id, _)| *id == c.id))
-                .map(|c| c.id)
-                .collect();
-            if free.is_empty() {
-                break;
-            }
-            let id = free.swap_remove(chance.below(free.len() as u64) as usize);
-            self.chosen.push((id, wall.plus(chance.between(LIFETIME / 2, LIFETIME))));
+        while may_add && known(&self.chosen) < wanted && self.add(netdb, chance, wall) {
             changed = true;
         }
         self.ids = self.chosen.iter().map(|(id, _)| *id).collect();
         changed && !self.makeshift
+    }
+
+    /// Draws one more, apart from the others, when all of them fail though others can be reached; true when there is a new
+    /// list to keep. Those that failed stay and come first again once they are back, so that whoever can keep us from all
+    /// of our guards gains a few more draws, and no more.
+    pub fn reserve(&mut self, netdb: &Netdb, chance: &mut Chance, wall: Wall) -> bool {
+        let added = !self.makeshift && self.add(netdb, chance, wall);
+        self.ids = self.chosen.iter().map(|(id, _)| *id).collect();
+        added
+    }
+
+    fn add(&mut self, netdb: &Netdb, chance: &mut Chance, wall: Wall) -> bool {
+        if self.chosen.len() >= KEPT_MAX {
+            return false;
+        }
+        let held: Vec<_> = self.chosen.iter().filter_map(|(id, _)| netdb.contact(id)).cloned().collect();
+        let mut free: Vec<RelayId> = netdb
+            .contacts()
+            .filter(|c| apart(netdb, c, &held) && !self.chosen.iter().any(|(id, _)| *id == c.id))
+            .map(|c| c.id)
+            .collect();
+        if free.is_empty() {
+            return false;
+        }
+        let id = free.swap_remove(chance.below(free.len() as u64) as usize);
+        self.chosen.push((id, wall.plus(chance.between(LIFETIME / 2, LIFETIME))));
+        true
     }
 
     /// The guards, best first.

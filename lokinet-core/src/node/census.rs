@@ -31,6 +31,27 @@ impl Node {
         }
     }
 
+    /// Tells `look` of every account: what it counts, how much came, and how much went somewhere, is kept, or was dropped
+    /// for a reason that has a counter. The two are equal, or something leaks.
+    pub fn accounts(&self, look: &mut impl FnMut(&'static str, u64, u64)) {
+        let mut all = |accounts: &[(&'static str, u64, u64)]| accounts.iter().for_each(|(n, c, w)| look(n, *c, *w));
+        let core = &self.core;
+        all(&[core.links.account()]);
+        match &self.trade {
+            Machines::Client(client) => {
+                let path = client.paths.account();
+                all(&[("cells from links", core.arrived, core.dropped + path.1), path]);
+                all(&client.sessions.accounts());
+                all(&[("requests of others", core.asked, core.out.answered)]);
+            }
+            Machines::Relay(relay) => {
+                let transit = relay.transit.account();
+                all(&[("cells from links", core.arrived, core.dropped + transit.1), transit]);
+                all(&[("requests of others", core.asked, core.out.answered + relay.transit.unanswered())]);
+            }
+        }
+    }
+
     /// Our own live paths: the first link and the path's name on it, and the relays, first hop first.
     pub fn live_paths(&self) -> Vec<(LinkId, PathId, Vec<RelayId>)> {
         let Machines::Client(client) = &self.trade else { return Vec::new() };

@@ -8,7 +8,7 @@ macro_rules! road {
             paths: &mut $client.paths,
             links: &mut $core.links,
             netdb: &$core.netdb,
-            guards: $client.guards.ids(),
+            guards: &$client.entries,
             hops: $client.hops,
             now: $now,
         }
@@ -27,14 +27,16 @@ use crate::flow::dns::SrvRecord;
 use crate::flow::icmp;
 use crate::flow::lease::{Leases, Range};
 use crate::flow::question::Question;
-use crate::link::LinkId;
+use crate::link::{LinkId, Links};
 use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::guards::Guards;
+use crate::netdb::profile::FAILURE;
+use crate::netdb::refresh::{Refresh, Step};
 use crate::netdb::select::{self, Want};
 use crate::path::live::Live;
 use crate::path::pool::{ASKING, Aim, Pool};
-use crate::path::{Action as PathAction, AskId, Paths};
+use crate::path::{Action as PathAction, AskId, PathKey, Paths};
 use crate::session::{Action as SessionAction, Remote, Road, Sessions};
 use crate::time::{Now, Time};
 use crate::wire::address::LokiAddress;
@@ -42,7 +44,7 @@ use crate::wire::batch::{Packets, Shape};
 use crate::wire::build::Purpose;
 use crate::wire::cell::Size;
 use crate::wire::contact::Contact;
-use crate::wire::control::{Ask, CONTACTS_MAX, Tell};
+use crate::wire::control::{Ask, Tell};
 use crate::wire::id::{PathId, RelayId};
 use crate::wire::packet::{self, Stripped, segment};
 use crate::wire::request::{self, Request};
@@ -53,6 +55,8 @@ use std::sync::Arc;
 
 /// How often expired things are swept and links looked after.
 const TEND: Duration = Duration::from_secs(10);
+/// So long all guards must have failed, while others can be reached, before one more is drawn.
+pub const CUT_OFF: Duration = Duration::from_secs(60);
 
 /// A client.
 pub struct Client {
@@ -61,6 +65,8 @@ pub struct Client {
     pools: Vec<Pool>,
     pub(super) sessions: Sessions,
     guards: Guards,
+    /// The guards in the order in which paths begin with them: those first that we are linked with and that answer.
+    entries: Vec<RelayId>,
     strict: bool,
     hops: usize,
     pub(super) leases: Leases,
@@ -70,13 +76,15 @@ pub struct Client {
     names: BTreeMap<[u8; 32], Vec<(Ticket, Question)>>,
     fetch: Fetch,
     fetching: Option<Ticket>,
-    learning: Option<AskId>,
+    learning: Option<(AskId, PathKey, Refresh)>,
     clocks: BTreeMap<Ticket, Now>,
     chance: Chance,
     stripped: Vec<u8>,
     ready: bool,
     published: bool,
     tend: Time,
+    /// Since when no guard can be reached, though another relay can.
+    cut_off: Option<Time>,
     /// Packets from the TUN device that could not be sent.
     refused: u64,
     /// Contacts we were told, known ones too, in bytes.
@@ -109,6 +117,7 @@ impl Client {
             pools: pools.into_iter().map(|(aim, wanted)| Pool::new(aim, wanted, lifetime, now.mono)).collect(),
             sessions: Sessions::new(identity, reachable, suite, chance.fork("sessions"), now),
             guards,
+            entries: Vec::new(),
             strict: !strict.is_empty(),
             hops,
             leases,
@@ -125,6 +134,7 @@ impl Client {
             ready: false,
             published: false,
             tend: now.mono,
+            cut_off: None,
             refused: 0,
             directory: 0,
         };
@@ -146,6 +156,7 @@ impl Client {
         let body = Request::Clock.encode();
         let ticket = core.links.request(up.peer, Vec::new(), body, Duration::from_secs(5), now.mono);
         self.clocks.insert(ticket, now);
+        self.order_entries(&core.links);
     }
 
     /// The registry has changed: no path goes through who is no relay, and new relays are to be learnt of.
@@ -160,8 +171,16 @@ impl Client {
         self.fetch.hurry(now.mono);
     }
 
-    pub(super) fn link_down(&mut self, link: LinkId) {
+    pub(super) fn link_down(&mut self, link: LinkId, links: &Links) {
         self.paths.link_down(link);
+        self.order_entries(links);
+    }
+
+    /// A guard that is being dialled, or that does not answer a build, may be gone: every path that begins with it would
+    /// wait for it in vain.
+    fn order_entries(&mut self, links: &Links) {
+        self.entries = self.guards.ids().to_vec();
+        self.entries.sort_by_key(|guard| (self.paths.doubts(guard), links.to(guard).is_none()));
     }
 
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
@@ -219,23 +238,36 @@ impl Client {
         // Once we know enough, nobody is told what we ask for: the question goes over a path.
         if Fetch::enough(&core.netdb)
             && let Some(path) = self.paths.any(now.mono)
-            && let Some(id) = self.paths.ask(path, &Ask::Contacts { after }, &mut core.links, now.mono)
         {
-            self.learning = Some(id);
-            return;
+            let (refresh, ask) = Refresh::begin();
+            if self.learn_by(path, refresh, &ask, core, now) {
+                return;
+            }
         }
         let addrs = core.netdb.addrs(&relay).list();
         let body = Request::Contacts { after }.encode();
         self.fetching = Some(core.links.request(relay, addrs, body, Duration::from_secs(5), now.mono));
     }
 
-    fn learned(&mut self, tell: Option<Tell>, core: &mut Core, now: Now) {
-        let (contacts, failed) = match tell {
-            Some(Tell::Contacts(contacts)) => (contacts, false),
-            _ => (Vec::new(), true),
+    /// Goes on with a round of learning, on the path it began on.
+    fn learn_by(&mut self, path: PathKey, refresh: Refresh, ask: &Ask, core: &mut Core, now: Now) -> bool {
+        let asked = self.paths.ask(path, ask, &mut core.links, now.mono);
+        self.learning = asked.map(|id| (id, path, refresh));
+        asked.is_some()
+    }
+
+    fn learned(&mut self, path: PathKey, mut refresh: Refresh, tell: Option<Tell>, core: &mut Core, now: Now) {
+        match &tell {
+            Some(Tell::Contacts(contacts)) => drop(self.take_contacts(contacts, core, now)),
+            Some(Tell::Names(names)) => self.directory += names.as_flattened().len() as u64,
+            _ => {}
+        }
+        let step = tell.map_or(Step::Failed, |tell| refresh.took(&tell, &core.netdb));
+        let failed = match step {
+            Step::Ask(ask) if self.learn_by(path, refresh, &ask, core, now) => return,
+            step => step != Step::Done,
         };
-        let last = self.take_contacts(&contacts, core, now).filter(|_| contacts.len() == CONTACTS_MAX);
-        let next = self.fetch.page(&core.netdb, last, failed, now.mono);
+        let next = self.fetch.page(&core.netdb, None, failed, now.mono);
         self.fetch_from(next, core, now);
     }
 
@@ -244,6 +276,7 @@ impl Client {
         if !self.strict && self.guards.refresh(&core.netdb, enough, &mut self.chance, now.wall) {
             core.out.push(Output::Save(Save::Guards(self.guards.encode().into())));
         }
+        self.order_entries(&core.links);
     }
 
     pub(super) fn cell(&mut self, link: LinkId, path: PathId, size: Size, onion: &mut [u8], core: &mut Core, now: Now) {
@@ -315,18 +348,20 @@ impl Client {
                     }
                     self.sessions.path_live(key, &mut road!(self, core, now));
                 }
-                PathAction::Ended { key, born, purpose } => {
+                PathAction::Ended { key, born, purpose, refused } => {
                     if !born {
                         let of = |pool: &&mut Pool| pool.aim().is(purpose);
                         self.pools.iter_mut().filter(of).for_each(|pool| pool.failed(now.mono));
                     }
-                    self.sessions.path_ended(key, purpose, &mut road!(self, core, now));
+                    self.sessions.path_ended(key, purpose, refused, &mut road!(self, core, now));
                 }
                 PathAction::Answered(id, tell) => self.answered(id, Some(tell), core, now),
                 PathAction::Unanswered(id) => self.answered(id, None, core, now),
                 PathAction::Told(key, Tell::JoinEnded(caller)) => {
                     self.sessions.join_ended(key, caller, &mut road!(self, core, now));
                 }
+                // What lay behind one of its hops is gone: the hops before that need not be kept either.
+                PathAction::Told(key, Tell::Closed) => self.paths.close(key, &mut core.links, now.mono),
                 PathAction::Told(..) => {}
             }
         }
@@ -339,9 +374,8 @@ impl Client {
     }
 
     fn answered(&mut self, id: AskId, tell: Option<Tell>, core: &mut Core, now: Now) {
-        if self.learning == Some(id) {
-            self.learning = None;
-            return self.learned(tell, core, now);
+        if let Some((_, path, refresh)) = self.learning.take_if(|(asked, ..)| *asked == id) {
+            return self.learned(path, refresh, tell, core, now);
         }
         self.sessions.answered(id, tell, &mut road!(self, core, now));
     }
@@ -365,9 +399,13 @@ impl Client {
     }
 
     fn fill_pool(&mut self, core: &mut Core, now: Now) {
+        // While no guard is linked the first build finds out whether one is there: four would fail together.
+        let linked = self.entries.iter().any(|guard| core.links.to(guard).is_some() && !self.paths.doubts(guard));
         for index in 0..self.pools.len() {
             let (pool, aim) = (&self.pools[index], self.pools[index].aim());
-            for _ in 0..pool.missing(&self.paths, Fetch::enough(&core.netdb), now.mono) {
+            let brisk = self.paths.brisk(aim);
+            let most = if linked { usize::MAX } else { 1usize.saturating_sub(brisk) };
+            for _ in 0..pool.missing(&self.paths, Fetch::enough(&core.netdb), now.mono).min(most) {
                 // Best a pivot of its own; at least none that we are met at and ask.
                 let all = self.paths.pivots(|_| true);
                 let others = self.paths.pivots(|purpose| !aim.is(purpose));
@@ -380,7 +418,7 @@ impl Client {
     }
 
     fn begin(&mut self, aim: Aim, avoid: &[RelayId], core: &mut Core, now: Now) -> bool {
-        let guards = self.guards.ids();
+        let guards = &self.entries;
         let want = Want { hops: self.hops, guards, pivot: None, avoid };
         let paths = &mut self.paths;
         let Some(hops) = select::select(&core.netdb, &want, paths.chance()).filter(|_| !guards.is_empty()) else {
@@ -408,6 +446,7 @@ impl Client {
         let Core { links, netdb, .. } = core;
         let profile = &mut netdb.profile;
         self.paths.wake(links, now.mono, &mut |hops, blamed| judge(profile, hops, blamed));
+        self.order_entries(&core.links);
         self.sessions.wake(&mut road!(self, core, now));
         let question = self.fetch.wake(&core.netdb, None, self.guards.ids(), &mut self.chance, now.mono);
         self.fetch_from(question, core, now);
@@ -420,6 +459,11 @@ impl Client {
     fn tidy(&mut self, core: &mut Core, now: Now) {
         core.tidy(now);
         self.refresh_guards(core, now);
+        self.mind_guards(core, now);
+        // Paths that began elsewhere while the first guard was away are to begin with it again.
+        if let Some(first) = self.guards.ids().first().filter(|first| self.ready && core.links.to(first).is_none()) {
+            core.links.dial(*first, core.netdb.addrs(first).list(), now.mono);
+        }
         // A relay that only gave us contacts need not know that we are still here.
         let used: Vec<LinkId> = self.paths.all_live().map(|(_, live)| live.first().0).collect();
         let building = self.paths.all_building().next().is_some() || self.fetching.is_some();
@@ -431,6 +475,24 @@ impl Client {
             .collect();
         for id in idle {
             core.links.hang_up(id);
+        }
+    }
+
+    /// Draws one more guard when all of them have failed for long, and the network is there without them: then it is not
+    /// we who are offline.
+    fn mind_guards(&mut self, core: &mut Core, now: Now) {
+        let guards = self.guards.ids();
+        let works = |id: &RelayId| core.netdb.profile.score(id) < FAILURE || core.links.to(id).is_some();
+        let elsewhere = core.links.iter().any(|(_, link)| link.relay && !guards.contains(&link.peer));
+        if self.strict || guards.is_empty() || guards.iter().any(works) || !elsewhere {
+            self.cut_off = None;
+            return;
+        }
+        if now.mono.since(*self.cut_off.get_or_insert(now.mono)) >= CUT_OFF {
+            self.cut_off = None;
+            if self.guards.reserve(&core.netdb, &mut self.chance, now.wall) {
+                core.out.push(Output::Save(Save::Guards(self.guards.encode().into())));
+            }
         }
     }
 
@@ -502,6 +564,7 @@ impl Client {
             ("paths failed", failed),
             ("path cells dropped", self.paths.dropped),
             ("session cells dropped", self.sessions.dropped),
+            ("handshakes in vain", self.sessions.handshakes.2),
             ("packets refused", self.refused),
             ("directory bytes", self.directory),
         ]);
@@ -521,7 +584,10 @@ fn judge(profile: &mut crate::netdb::profile::Profile, hops: &[Arc<Contact>], bl
 
 /// A packet came out of a conversation: addresses are written and it goes to the TUN device.
 fn deliver(remote: Remote, stripped: Stripped<'_>, leases: &mut Leases, out: &mut Out, now: Time) {
-    let Some(from) = leases.lease(remote, now) else { return };
+    let Some(from) = leases.lease(remote, now) else {
+        out.refused += 1;
+        return;
+    };
     let range = leases.range();
     if packet::restore(stripped, from, range.own(), range.base6(), &mut out.packets).is_err() {
         out.refused += 1;

@@ -5,10 +5,12 @@
 pub use crate::crypto::seal::Suite;
 use crate::flow::question::{Answer, Question};
 pub use crate::link::{DialId, LinkId, LinkUp, Role, Ticket};
+pub use crate::transit::hop::HopRef;
 use crate::wire::batch::Packets;
 use crate::wire::id::RelayId;
 use crate::wire::registry::Registry;
 use bytes::Bytes;
+use core::time::Duration;
 use std::net::SocketAddr;
 
 /// The TLS exporter label under which the driver draws [`LinkUp::exporter`]; the context is empty.
@@ -75,6 +77,13 @@ pub enum Input<'a> {
     },
     /// Sealed cells arrived.
     Cells(&'a mut [Run<'a>]),
+    /// A worker found a cell for this node's own hop on a path ([`Work::Control`](super::worker::Work::Control)).
+    Control {
+        /// Which hop.
+        hop: HopRef,
+        /// What the client put into it.
+        body: Vec<u8>,
+    },
     /// Programs sent IP packets into the TUN device.
     Packets(&'a mut Packets),
     /// A program asks for a name of ours.
@@ -94,6 +103,14 @@ pub enum Input<'a> {
     Stop,
 }
 
+/// Silence after which a link between relays is lost.
+pub const RELAY_IDLE: Duration = Duration::from_secs(15);
+/// How often the relay that dialled says that it is still there.
+pub const RELAY_ALIVE: Duration = Duration::from_secs(5);
+/// Silence after which a client's link is lost.
+pub const CLIENT_IDLE: Duration = Duration::from_secs(45);
+/// How often a client says that it is still there.
+pub const CLIENT_ALIVE: Duration = Duration::from_secs(15);
 /// Largest request body, in bytes.
 pub const REQUEST_MAX: usize = 16 * 1024;
 /// Largest reply body, in bytes.
@@ -137,7 +154,7 @@ pub enum Output<'a> {
         /// The body.
         body: Bytes,
         /// How long to wait.
-        patience: core::time::Duration,
+        patience: Duration,
     },
     /// Answer a request of the other side, or refuse it with `None` (the stream is reset).
     Answer {
@@ -188,6 +205,8 @@ pub enum Save {
     Guards(Bytes),
     /// Who failed us and who did not: `profiles.dat`.
     Profiles(Bytes),
+    /// The newest edition of the registry that we took: `registry.signed`.
+    Registry(Bytes),
 }
 
 /// What was kept by an earlier run; every part may be empty and each is verified again.
@@ -195,12 +214,17 @@ pub enum Save {
 pub struct Saved {
     /// Signed contacts from `nodedb/`.
     pub contacts: Vec<Bytes>,
+    /// `self.signed`.
+    pub own: Option<Bytes>,
     /// `onion.keys`.
     pub onion_keys: Option<zeroize::Zeroizing<Vec<u8>>>,
     /// `guards`.
     pub guards: Option<Bytes>,
     /// `profiles.dat`.
     pub profiles: Option<Bytes>,
+    /// `registry.signed`. Whoever makes the node begins with it when it is newer than the edition that he was given
+    /// ([`Registry::or_kept`]).
+    pub registry: Option<Bytes>,
 }
 
 /// Milestones, for the log, sd_notify and `devnet`. None of them is caused by one user's request.
@@ -212,6 +236,8 @@ pub enum Event {
     Published,
     /// The registry's time is over and no newer edition came; the node goes on with the old one. Once for each edition.
     RegistryExpired,
+    /// An edition of the registry was shown that is older than ours, or another one of the same serial; it was not taken.
+    RegistryRefused,
     /// Our wall clock disagrees with our peers' by this many seconds (positive: we are ahead).
     ClockSkew(i64),
 }

@@ -2,13 +2,15 @@
 //! inputs; `transit` does the work on paths.
 
 use super::config::RelayConfig;
-use super::io::{Event, LinkUp, Output, Save, Ticket, Wake};
+use super::io::{Event, LinkUp, Output, Save, Saved, Ticket, Wake};
+use super::worker::{Tally, Worker};
 use super::{Core, report::Report};
 use crate::crypto::key::Identity;
 use crate::crypto::random::Chance;
 use crate::flow::dns;
 use crate::flow::question::Question;
 use crate::link::LinkId;
+use crate::link::channel::SHARDS;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::shelf::{NEAR, Shelf};
 use crate::netdb::{Learned, Netdb};
@@ -19,17 +21,20 @@ use crate::transit::{Action, Transit};
 use crate::wire::addrs::Addrs;
 use crate::wire::cell::Size;
 use crate::wire::contact::{Card, Contact, LIFETIME};
-use crate::wire::control::{Ask, CONTACTS_MAX, Tell};
+use crate::wire::control::{Ask, NAMES_MAX, Tell};
 use crate::wire::id::{PathId, RelayId};
 use crate::wire::introset::{Envelope, INTROSET};
 use crate::wire::request::{self, Request};
 use bytes::Bytes;
 use core::time::Duration;
 use std::collections::BTreeMap;
-use zeroize::Zeroizing;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// How many relays a relay keeps links with, so that gossip reaches it.
 pub const NEIGHBOURS: usize = 6;
+/// To how many neighbours a relay passes a contact that is new to it.
+pub const SPREAD: usize = 6;
 /// Requests of one client's link: so many at once, then so many a second.
 pub const CLIENT_REQUESTS: (u32, u32) = (200, 100);
 /// Requests of one relay's link.
@@ -42,6 +47,12 @@ pub const PATIENCE: Duration = Duration::from_millis(1200);
 pub const WAITING_MAX: usize = 4096;
 /// Contacts in one direct reply.
 pub const PAGE: usize = 128;
+/// A relay that has known most of the others for so long has been given the introsets that are its to keep.
+pub const SETTLED: Duration = Duration::from_secs(1);
+/// One that is so old has been given them, however many others it knows.
+pub const GROWN: Duration = Duration::from_secs(60);
+/// The answer to *find* of a relay that has none, and is too young to say that there is none.
+const TOO_YOUNG: &[u8] = &[0];
 const REPUBLISH: Duration = Duration::from_secs(6 * 3600);
 const TEND: Duration = Duration::from_secs(5);
 const TEND_FIRST: Duration = Duration::from_millis(250);
@@ -49,6 +60,8 @@ const TEND_FIRST: Duration = Duration::from_millis(250);
 enum Waiting {
     Fetch,
     Gossip,
+    /// Nothing that matters.
+    Nothing,
     /// Asked on behalf of a client of ours.
     Find(HopRef, u32),
     Store(HopRef, u32),
@@ -70,12 +83,15 @@ pub struct Relay {
     ready: bool,
     tend: Time,
     started: Time,
+    /// Since when it has known most of the others.
+    settled: Option<Time>,
+    tally: Arc<Tally>,
 }
 
 impl Relay {
     pub(super) fn new(
         config: RelayConfig,
-        saved: Option<&Zeroizing<Vec<u8>>>,
+        saved: &Saved,
         aes: bool,
         core: &mut Core,
         chance: &mut Chance,
@@ -83,12 +99,18 @@ impl Relay {
     ) -> Relay {
         let RelayConfig { identity, addrs } = config;
         let mut keys_chance = chance.fork("onion keys");
-        let kept = saved.and_then(|bytes| OnionKeys::decode(bytes).ok());
+        let kept = saved.onion_keys.as_ref().and_then(|bytes| OnionKeys::decode(bytes).ok());
         let mut keys = kept.unwrap_or_else(|| OnionKeys::generate(&mut keys_chance, now.wall));
         keys.rotate(&mut keys_chance, now.wall);
         core.out.push(Output::Save(Save::OnionKeys(keys.encode())));
         let id = RelayId(identity.public());
-        let own = sign(&identity, &keys, addrs, aes, core, now.wall);
+        // What the network knows of us is as good as new while it is still true: nobody need hear that we were away.
+        let known = saved.own.as_ref().and_then(|own| Contact::verify(own.clone(), core.netdb.netid(), now.wall).ok());
+        let told =
+            |c: &Contact| (c.id, c.card.addrs, c.card.aes) == (id, addrs, aes) && *c.card.onion == *keys.public();
+        let own = known
+            .filter(|own| told(own) && own.card.published.apart(now.wall) < REPUBLISH)
+            .unwrap_or_else(|| sign(&identity, &keys, addrs, aes, core, now.wall));
         core.out.push(Output::Save(Save::OwnContact(own.signed.clone())));
         core.netdb.learn(&own.signed, now.wall);
         Relay {
@@ -104,6 +126,8 @@ impl Relay {
             ready: false,
             tend: now.mono,
             started: now.mono,
+            settled: None,
+            tally: Arc::default(),
             identity,
         }
     }
@@ -127,6 +151,18 @@ impl Relay {
         let body = Request::Gossip(contact).encode();
         let ticket = core.links.request(to, Vec::new(), body, PATIENCE, now.mono);
         self.waiting.insert(ticket, Waiting::Gossip);
+    }
+
+    /// Passes news on to a few neighbours, never to all: whoever is missed learns it when next it asks around.
+    fn spread(&mut self, contact: &Bytes, by: Option<RelayId>, core: &mut Core, now: Now) {
+        let linked = core.links.iter().filter(|(_, link)| link.relay && Some(link.peer) != by);
+        let mut peers: Vec<RelayId> = linked.map(|(_, link)| link.peer).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        self.chance.shuffle(&mut peers);
+        for peer in peers.into_iter().take(SPREAD) {
+            self.gossip(peer, contact.clone(), core, now);
+        }
     }
 
     /// The registry has changed: new relays are to be learnt of.
@@ -162,22 +198,31 @@ impl Relay {
                 Some(vec![u8::from(self.store(introset, peer, &core.netdb, now))].into())
             }
             Ok(Request::Store(_)) => None,
-            Ok(Request::Find { key }) => Some(self.shelf.find(&key, now.wall).unwrap_or_default()),
+            Ok(Request::Find { key }) => Some(self.find(&key, now)),
             Ok(Request::Gossip(contact)) if relay => {
                 let learned = core.learn(&contact, now);
                 if let Learned::New(_) = learned {
-                    let others: Vec<RelayId> =
-                        core.links.iter().filter(|(_, l)| l.relay && l.peer != peer).map(|(_, l)| l.peer).collect();
-                    for other in others {
-                        self.gossip(other, contact.clone(), core, now);
-                    }
+                    self.spread(&contact, Some(peer), core, now);
                 }
                 Some(vec![u8::from(learned != Learned::Refused)].into())
             }
             Ok(Request::Gossip(_)) => None,
+            Ok(Request::Ended(paths)) if relay => {
+                self.transit.ended(link, &paths, &mut core.links, now.mono);
+                Some(vec![1].into())
+            }
+            Ok(Request::Ended(_)) => None,
             Ok(Request::Clock) => Some(now.wall.millis().to_be_bytes().to_vec().into()),
         };
         core.out.push(Output::Answer { ticket, body: answer });
+    }
+
+    /// The introset, or nothing, or that we are too young to know.
+    fn find(&self, key: &[u8; 32], now: Now) -> Bytes {
+        let settled = self.settled.is_some_and(|since| now.mono.since(since) >= SETTLED);
+        let knows = settled || now.mono.since(self.started) >= GROWN;
+        let nothing = if knows { Bytes::new() } else { Bytes::from_static(TOO_YOUNG) };
+        self.shelf.find(key, now.wall).unwrap_or(nothing)
     }
 
     fn store(&mut self, introset: Bytes, by: RelayId, netdb: &Netdb, now: Now) -> bool {
@@ -214,9 +259,8 @@ impl Relay {
                 }
                 return;
             }
-            Waiting::Find(hop, message) => {
-                (hop, message, Tell::Found(reply.filter(|introset| introset.len() == INTROSET)))
-            }
+            Waiting::Nothing => return,
+            Waiting::Find(hop, message) => (hop, message, found(reply)),
             Waiting::Store(hop, message) => (hop, message, Tell::Stored(yes)),
         };
         self.transit.tell(hop, message, &tell, &mut core.links, now.mono);
@@ -251,6 +295,19 @@ impl Relay {
         }
     }
 
+    pub(super) fn workers(&mut self, count: usize, core: &mut Core) -> Vec<Worker> {
+        let (ports, legs) = (core.links.share(), self.transit.share());
+        // The first sub-channel is the node's own.
+        (1..SHARDS)
+            .take(count)
+            .map(|shard| Worker::new(ports.clone(), legs.clone(), self.tally.clone(), shard))
+            .collect()
+    }
+
+    pub(super) fn control(&mut self, hop: HopRef, body: &[u8], core: &mut Core, now: Now) {
+        self.transit.control(hop, body, &mut core.links, now.mono);
+    }
+
     pub(super) fn dns(&mut self, ticket: Ticket, question: &Question, core: &mut Core) {
         core.out.push(Output::Dns { ticket, answer: dns::relay(question, &self.own.id) });
     }
@@ -262,6 +319,12 @@ impl Relay {
             match action {
                 Action::Answer(ticket, body) => core.out.push(Output::Answer { ticket, body }),
                 Action::Asked(hop, message, ask) => self.asked(hop, message, ask, core, now),
+                Action::Ended(link, paths) if self.waiting.len() < WAITING_MAX => {
+                    let body = Request::Ended(paths).encode();
+                    let ticket = core.links.request_on(link, body, PATIENCE, now.mono);
+                    self.waiting.insert(ticket, Waiting::Nothing);
+                }
+                Action::Ended(..) => {}
             }
         }
         busy
@@ -272,15 +335,19 @@ impl Relay {
         let own = self.own.id;
         let (at, request, waiting) = match ask {
             Ask::Find { at, key } if at == own => {
-                let found = Tell::Found(self.shelf.find(&key, now.wall));
+                let found = found(Some(self.find(&key, now)));
                 return self.transit.tell(hop, message, &found, &mut core.links, now.mono);
             }
             Ask::Store { at, introset } if at == own => {
                 let stored = Tell::Stored(self.store(introset, own, &core.netdb, now));
                 return self.transit.tell(hop, message, &stored, &mut core.links, now.mono);
             }
-            Ask::Contacts { after } => {
-                let contacts = Tell::Contacts(core.netdb.after(&after, CONTACTS_MAX));
+            Ask::Names { after } => {
+                let names = Tell::Names(core.netdb.names(&after, NAMES_MAX));
+                return self.transit.tell(hop, message, &names, &mut core.links, now.mono);
+            }
+            Ask::Named(names) => {
+                let contacts = Tell::Contacts(core.netdb.named(&names));
                 return self.transit.tell(hop, message, &contacts, &mut core.links, now.mono);
             }
             Ask::Find { at, key } => (at, Request::Find { key }, Waiting::Find(hop, message)),
@@ -321,14 +388,14 @@ impl Relay {
             self.own = sign(&self.identity, self.transit.keys(), self.addrs, self.aes, core, now.wall);
             core.out.push(Output::Save(Save::OwnContact(self.own.signed.clone())));
             core.netdb.learn(&self.own.signed, now.wall);
-            let peers: Vec<RelayId> = core.links.iter().filter(|(_, l)| l.relay).map(|(_, l)| l.peer).collect();
-            for peer in peers {
-                self.gossip(peer, self.own.signed.clone(), core, now);
-            }
+            self.spread(&self.own.signed.clone(), None, core, now);
         }
         core.tidy(now);
         self.shelf.expire(now.wall);
         self.transit.tidy(now.mono);
+        if Fetch::most(&core.netdb) {
+            self.settled.get_or_insert(now.mono);
+        }
         if core.links.relays() < NEIGHBOURS {
             let known: Vec<(RelayId, Addrs)> = core
                 .netdb
@@ -349,12 +416,25 @@ impl Relay {
         report.address = crate::wire::address::snode(&self.own.id);
         report.transit = self.transit.len();
         let (accepted, refused) = self.transit.builds;
+        let tally = &self.tally;
         report.counters.extend([
             ("builds accepted", accepted),
             ("builds refused", refused),
-            ("transit cells dropped", self.transit.dropped),
+            ("transit cells dropped", self.transit.dropped + tally.misled.load(Ordering::Relaxed)),
+            ("transit cells that waited too long", tally.waited.load(Ordering::Relaxed)),
+            ("worker datagrams dropped", tally.unopened.load(Ordering::Relaxed)),
+            ("worker cells not sent", tally.unsent.load(Ordering::Relaxed)),
             ("introsets kept", self.shelf.len() as u64),
         ]);
+    }
+}
+
+/// What a relay's answer to *find* is for the client: only one that was asked and must know may say that there is none.
+fn found(reply: Option<Bytes>) -> Tell {
+    match reply {
+        Some(introset) if introset.len() == INTROSET => Tell::Found(Some(introset)),
+        Some(nothing) if nothing.is_empty() => Tell::Found(None),
+        _ => Tell::Unknown,
     }
 }
 

@@ -130,34 +130,40 @@ impl Building {
         room
     }
 
+    /// How many cells are kept.
+    pub fn held(&self) -> u64 {
+        self.held.len() as u64
+    }
+
     /// Opens the layered reply: the live path and the cells that came early.
     ///
     /// # Errors
-    /// The index of the hop that refused, or whose reply is missing.
+    /// The index of the hop that refused, or whose reply is missing, and what was said of it.
     #[allow(clippy::type_complexity)]
     pub fn finish(
         self,
         reply: Option<&[u8]>,
         link: Option<LinkId>,
         now: Time,
-    ) -> Result<(Live, Vec<(Size, Vec<u8>)>), usize> {
-        let mut reply = reply.ok_or(0usize)?.to_vec();
+    ) -> Result<(Live, Vec<(Size, Vec<u8>)>), (usize, Option<Status>)> {
+        let mut reply = reply.ok_or((0, None))?.to_vec();
         let hops = self.asked.len();
         let mut secrets = Vec::with_capacity(hops);
         for (i, asked) in self.asked.iter().enumerate() {
-            let (status, ciphertext, deeper) = build::open_reply(&asked.opening, (hops - i) as u8, &reply).ok_or(i)?;
+            let (status, ciphertext, deeper) =
+                build::open_reply(&asked.opening, (hops - i) as u8, &reply).ok_or((i, None))?;
             match status {
                 Status::Accepted => {}
                 // This hop speaks of the next one.
-                Status::Unreachable | Status::BadNext => return Err((i + 1).min(hops - 1)),
-                _ => return Err(i),
+                Status::Unreachable | Status::BadNext => return Err(((i + 1).min(hops - 1), Some(status))),
+                _ => return Err((i, Some(status))),
             }
-            let shared = asked.ephemeral.decapsulate(&ciphertext).ok_or(i)?;
+            let shared = asked.ephemeral.decapsulate(&ciphertext).ok_or((i, None))?;
             secrets.push((asked.suite, asked.opening.layers(&asked.contact.id, &ciphertext, &shared)));
             reply = deeper;
         }
         let layers = Layers::new(secrets.into_iter());
-        let link = link.ok_or(0usize)?;
+        let link = link.ok_or((0, None))?;
         let round_trip = now.since(self.began);
         let live = Live::new(layers, self.hops, (link, self.wire), self.purpose, self.expires, round_trip, now);
         Ok((live, self.held))

@@ -31,7 +31,8 @@ impl Layers {
         self.0.is_empty()
     }
 
-    /// Wraps a body for the hop at `index` (the last one for the pivot) into a zeroed onion; `fill` writes the body.
+    /// Wraps a body for the hop at `index` (the last one for the pivot) into an onion, in which anything may stand before;
+    /// `fill` writes the body, which is zeroed.
     pub fn wrap(
         &mut self,
         onion: &mut [u8],
@@ -45,7 +46,10 @@ impl Layers {
         for i in 0..=index.min(hops.saturating_sub(1)) {
             onion[BODY_AT * i + TYPE_AT] = if i == index { kind as u8 } else { Kind::Pass as u8 };
         }
-        fill(&mut onion[BODY_AT * (index + 1)..BODY_AT * index + size.layer(hops - index) - TAG]);
+        let body = &mut onion[BODY_AT * (index + 1)..BODY_AT * index + size.layer(hops - index) - TAG];
+        body.fill(0);
+        fill(body);
+        onion[size.layer(hops)..].fill(0);
         for i in (0..=index).rev() {
             self.0[i].0.seal(&mut onion[BODY_AT * i..BODY_AT * i + size.layer(hops - i)], now);
         }

@@ -5,7 +5,7 @@ use super::AskId;
 use super::layers::Layers;
 use crate::crypto::onion::Dropped;
 use crate::crypto::random::Chance;
-use crate::link::{LinkId, Links};
+use crate::link::{Egress, LinkId, Links};
 use crate::time::Time;
 use crate::wire::build::Purpose;
 use crate::wire::cell::{Kind, Size};
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A path that has heard nothing for so long is probed.
-pub const IDLE: Duration = Duration::from_secs(10);
+pub const IDLE: Duration = Duration::from_secs(5);
 /// A path that sends and hears nothing for so long is probed at once.
 pub const SILENCE: Duration = Duration::from_millis(400);
 /// A path that sent and heard nothing for so long is not given new questions.
@@ -87,6 +87,9 @@ pub struct Live {
     expires: Time,
     round_trip: Duration,
     heard: Time,
+    /// When it came to live: until something is sent over it, hearing cells is no reason to be quiet, since its hops end
+    /// when their client never uses them.
+    born: Time,
     /// Since when we have been sending without hearing anything.
     waiting: Option<Time>,
     open: BTreeMap<u32, Open>,
@@ -114,6 +117,7 @@ impl Live {
             expires,
             round_trip,
             heard: now,
+            born: now,
             waiting: None,
             open: BTreeMap::new(),
             assemblers: BTreeMap::new(),
@@ -271,8 +275,8 @@ impl Live {
         let next = match (self.waiting, probing) {
             (Some(since), true) => self.expires.min(since + self.patience()),
             (None, true) => self.expires,
-            (Some(since), false) => self.expires.min(since + self.silence()).min(self.heard + IDLE),
-            (None, false) => self.expires.min(self.heard + IDLE),
+            (Some(since), false) => self.expires.min(since + self.silence()).min(self.quiet() + IDLE),
+            (None, false) => self.expires.min(self.quiet() + IDLE),
         };
         self.open.values().map(|open| open.next).fold(next, Time::min)
     }
@@ -292,6 +296,11 @@ impl Live {
         if !self.open.values().any(|open| open.probe) {
             self.ask(id, &Ask::Ping, chance, links, now);
         }
+    }
+
+    /// Since when it is idle.
+    fn quiet(&self) -> Time {
+        if self.cells.0 == 0 { self.born } else { self.heard }
     }
 
     fn silence(&self) -> Duration {
@@ -317,7 +326,7 @@ impl Live {
             return outcome;
         }
         let silent = self.is_silent(now);
-        if !probing && (silent || now.since(self.heard) >= IDLE) {
+        if !probing && (silent || now.since(self.quiet()) >= IDLE) {
             if silent {
                 // What was asked here is better asked elsewhere, at once.
                 outcome.unanswered.extend(core::mem::take(&mut self.open).into_values().map(|open| open.id));

@@ -1,6 +1,7 @@
 //! A call under way: introset found, two pivots chosen, our own paths built to them with the hello riding on the
 //! first, the hello repeated until welcomed. Neighbours: `lookup` comes before, `convo` after; `session` acts.
 
+use super::Shut;
 use crate::crypto::kdf;
 use crate::crypto::key::Identity;
 use crate::crypto::random::Chance;
@@ -87,12 +88,24 @@ pub struct Call {
     refreshes: u32,
     /// Not before this is the introset looked up again.
     refresh_at: Time,
+    /// Leases that led nowhere.
+    shut: Vec<Shut>,
+    /// Whether one of the leases turned out to be of the past: then the introset is fetched anew before another is tried.
+    outdated: bool,
 }
 
 impl Call {
     /// A call that begins with a lookup.
     pub fn new(now: Time) -> Call {
-        Call { began: now, queued: VecDeque::new(), ready: None, refreshes: 0, refresh_at: now }
+        Call {
+            began: now,
+            queued: VecDeque::new(),
+            ready: None,
+            refreshes: 0,
+            refresh_at: now,
+            shut: Vec::new(),
+            outdated: false,
+        }
     }
 
     /// Keeps a packet for when the conversation is open; false when too many wait.
@@ -102,6 +115,11 @@ impl Call {
             self.queued.push_back(Queued { bytes: packet.bytes.to_vec(), partial: packet.partial });
         }
         room
+    }
+
+    /// How many packets wait.
+    pub fn waiting(&self) -> u64 {
+        self.queued.len() as u64
     }
 
     /// The introset was found.
@@ -123,6 +141,8 @@ impl Call {
         let Some(calling) = session::call(address, &introset.handshake, caller, identity, chance) else { return };
         let handshake = name_of(&introset);
         let leases = introset.leases;
+        Shut::keep(&mut self.shut, &leases);
+        self.outdated = false;
         let paths = self.ready.take().map(|ready| ready.paths).unwrap_or_default();
         self.ready = Some(Ready { leases, calling, handshake, tried: Vec::new(), paths, repeats: 0, next: now.mono });
     }
@@ -144,8 +164,10 @@ impl Call {
             return step;
         }
         let margin = now.wall.plus(Duration::from_secs(30));
-        while ready.paths.len() + step.join.len() < super::ROUTES {
-            let usable = |lease: &&Lease| lease.until > margin && !ready.tried.contains(&lease.token);
+        while ready.paths.len() + step.join.len() < super::ROUTES && !self.outdated {
+            let usable = |lease: &&Lease| {
+                lease.until > margin && !ready.tried.contains(&lease.token) && !Shut::any(&self.shut, lease, now.mono)
+            };
             let Some(lease) = ready.leases.iter().find(usable).copied() else { break };
             ready.tried.push(lease.token);
             // The hello rides once; the second path is the standby, used when the first does not answer.
@@ -192,6 +214,12 @@ impl Call {
         if let Some(ready) = &mut self.ready {
             ready.next = Time::default();
         }
+    }
+
+    /// A lease led nowhere.
+    pub fn shut(&mut self, shut: Shut) {
+        self.outdated |= shut.is_for_ever();
+        self.shut.push(shut);
     }
 
     /// A path of this call is live.

@@ -3,7 +3,7 @@
 //! end that hears nothing probes every route and goes on by the one that answers. Neighbours: `session` keeps the
 //! table, `crypto::onion` is the sealed layer.
 
-use super::{IDLE, LOST, ROUTES, Remote, Road};
+use super::{IDLE, LOST, ROUTES, Remote, Road, STALE, Shut};
 use crate::crypto::onion::{BODY_AT, Opener, Order, Sealer, TYPE_AT};
 use crate::crypto::random::Chance;
 use crate::crypto::seal::{Suite, TAG};
@@ -14,6 +14,7 @@ use crate::wire::cell::{Kind, Size};
 use crate::wire::fragment;
 use crate::wire::id::{CallerId, SessionId};
 use crate::wire::introset::Lease;
+use crate::wire::packet::Stripped;
 use crate::wire::session::{self, Frame, Secrets};
 use core::time::Duration;
 
@@ -58,6 +59,10 @@ pub struct Convo {
     routes: Vec<(Route, bool)>,
     /// Frames that wait for the end of the batch.
     pub frames: Vec<u8>,
+    /// How many packets are among them.
+    pub waiting_packets: u64,
+    /// Packets that went into links, and packets lost for want of a route or of room.
+    pub packets: (u64, u64),
     /// Whether the other end has shown that it has the keys.
     pub proven: bool,
     /// Another conversation with the same remote took its place: it only listens.
@@ -66,8 +71,15 @@ pub struct Convo {
     pub leases: Vec<Lease>,
     /// The key the service was called by; another one is that of a later life (callers).
     pub handshake: [u8; 32],
+    /// When the leases were learnt, and whether they have been asked for anew since they grew old.
+    learnt: Time,
+    asked: bool,
     /// Leases tried since the list was last refreshed.
     pub tried: Vec<[u8; TOKEN]>,
+    /// Leases that led nowhere.
+    shut: Vec<Shut>,
+    /// Until then, or until there are new ones, no lease is tried: one of them turned out to be of the past.
+    outdated: Time,
     /// Not before this may another path be joined.
     pub rejoin_at: Time,
     born: Time,
@@ -103,11 +115,17 @@ impl Convo {
             opener: Opener::new(suite, other),
             routes: vec![(route, true)],
             frames: Vec::new(),
+            waiting_packets: 0,
+            packets: (0, 0),
             proven: false,
             retired: false,
             leases: Vec::new(),
             handshake: [0; 32],
+            learnt: now,
+            asked: false,
             tried: Vec::new(),
+            shut: Vec::new(),
+            outdated: Time::default(),
             rejoin_at: now,
             born: now,
             used: now,
@@ -153,28 +171,37 @@ impl Convo {
         }
     }
 
-    /// Adds a frame, sending the cell it no longer fits into. False when it cannot be sent at all.
-    pub fn push(&mut self, frame: &Frame<'_>, road: &mut Road<'_>) -> bool {
+    /// Adds a packet, sending the cell it no longer fits into. False when it cannot be sent at all.
+    pub fn push(&mut self, packet: Stripped<'_>, road: &mut Road<'_>) -> bool {
         self.used = road.now.mono;
         if self.routes.is_empty() {
             return false;
         }
-        let limit = session::frames(Size::Full);
-        if frame.write(&mut self.frames, limit) {
-            return true;
+        let (frame, limit) = (Frame::Packet(packet), session::frames(Size::Full));
+        let mut fits = frame.write(&mut self.frames, limit);
+        if !fits {
+            self.flush(road);
+            fits = frame.write(&mut self.frames, limit);
         }
-        self.flush(road);
-        frame.write(&mut self.frames, limit)
+        self.waiting_packets += u64::from(fits);
+        fits
     }
 
     /// Sends the waiting frames on the route in use.
     pub fn flush(&mut self, road: &mut Road<'_>) {
+        let mut sent = false;
         if let (Some(route), false) = (self.active(), self.frames.is_empty()) {
             let frames = core::mem::take(&mut self.frames);
-            self.cell(route, &frames, true, road);
+            sent = self.cell(route, &frames, true, road);
             self.frames = frames;
         }
         self.frames.clear();
+        let packets = core::mem::take(&mut self.waiting_packets);
+        if sent {
+            self.packets.0 += packets;
+        } else {
+            self.packets.1 += packets;
+        }
     }
 
     /// Sends one frame at once on one route; `asks` when silence after it would mean something.
@@ -192,7 +219,7 @@ impl Convo {
         }
     }
 
-    fn cell(&mut self, route: Route, frames: &[u8], asks: bool, road: &mut Road<'_>) {
+    fn cell(&mut self, route: Route, frames: &[u8], asks: bool, road: &mut Road<'_>) -> bool {
         let size = if frames.len() <= session::frames(Size::Small) { Size::Small } else { Size::Full };
         let now = road.now.mono;
         let (theirs, sealer) = (self.theirs, &mut self.sealer);
@@ -210,6 +237,7 @@ impl Convo {
             self.round = road.paths.live(route.path).map_or(Duration::ZERO, |live| live.round_trip());
             self.look = self.look.min(now + self.silence());
         }
+        sent
     }
 
     /// Opens a layer in place; false when it is not the other end's.
@@ -316,12 +344,53 @@ impl Convo {
 
     /// The service's leases anew: those tried in vain may be tried again, and news at once.
     pub fn refreshed(&mut self, leases: Vec<Lease>, now: Time) {
-        if leases.iter().any(|lease| !self.leases.iter().any(|old| old.token == lease.token)) {
+        let news = leases.iter().any(|lease| !self.leases.iter().any(|old| old.token == lease.token));
+        if news {
+            self.outdated = now;
+        }
+        if news || core::mem::take(&mut self.asked) {
             self.rejoin_at = now;
             self.look = now;
         }
+        Shut::keep(&mut self.shut, &leases);
         self.leases = leases;
+        self.learnt = now;
         self.tried.clear();
+    }
+
+    /// Whether a lease is worth a path: not tried already, and not known to lead nowhere.
+    pub fn is_open(&self, lease: &Lease, now: Time) -> bool {
+        now >= self.outdated && !self.tried.contains(&lease.token) && !Shut::any(&self.shut, lease, now)
+    }
+
+    /// A lease led nowhere. When its pivot has forgotten it, the others are as old, and news is better waited for.
+    pub fn shut(&mut self, shut: Shut, now: Time) {
+        if shut.is_for_ever() {
+            self.outdated = now + STALE;
+        }
+        self.shut.push(shut);
+    }
+
+    /// Whether the leases have grown old: the paths behind them come and go.
+    pub fn is_stale(&self, now: Time) -> bool {
+        now.since(self.learnt) >= STALE
+    }
+
+    /// Asks the service where else it can be met.
+    pub fn ask_where(&mut self, road: &mut Road<'_>) {
+        if let Some(route) = self.active() {
+            self.say(route, &Frame::Where, true, road);
+        }
+    }
+
+    /// Whether the service was asked where it can be met and has not answered; it is not waited for any longer.
+    pub fn stop_asking(&mut self) -> bool {
+        core::mem::take(&mut self.asked)
+    }
+
+    /// Whether to ask for the leases anew before one is used; once, and then they must do.
+    pub fn ask_anew(&mut self, now: Time) -> bool {
+        self.is_stale(now) && !core::mem::replace(&mut self.asked, true)
     }
 
     /// How long to wait before the introset is fetched once more, when this time brings nothing.

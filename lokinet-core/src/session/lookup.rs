@@ -1,7 +1,8 @@
 //! Finding a service's introset: the four relays nearest to its blinded key are asked over our own paths, two first,
-//! then the others; the newest edition that opens under the address wins. Whoever does not know every relay yet may
-//! be wrong about which are nearest, and asks the next four too before it says that there is none; whoever does not even
-//! know half of them never says so. Neighbours: `session` sends the questions, `netdb::shelf` is where they are answered.
+//! then the others; the newest edition that opens under the address wins. Where some of them are silent, or we may be
+//! wrong about which are nearest, the next four are asked too: services give those what the nearest do not take. That there is none is said only when enough of the right
+//! relays have said so; whoever cannot be sure begins anew while the caller has patience. Neighbours: `session` sends the
+//! questions, `netdb::shelf` is where they are answered.
 
 use super::Failed;
 use crate::crypto::blind;
@@ -15,7 +16,7 @@ use core::time::Duration;
 
 /// How many relays keep an introset.
 pub const COPIES: usize = 4;
-/// How many are asked while we do not know every relay.
+/// How many are asked when those do not suffice.
 pub const WIDE: usize = 8;
 /// After so long without a find the next relays are asked too.
 pub const SECOND: Duration = Duration::from_millis(600);
@@ -27,6 +28,12 @@ pub const WAIT: Duration = Duration::from_secs(15);
 pub const VAIN_MAX: u32 = 8;
 /// A question that could not be sent is tried again after so long.
 pub const UNSENT: Duration = Duration::from_millis(50);
+/// So many of the asked relays must say that they have none before there is none.
+pub const DENIALS: usize = COPIES / 2;
+/// Who may be wrong about which relays are nearest, or hears from too few of them, asks anew for so long.
+pub const UNSURE: Duration = Duration::from_secs(5);
+/// The pause before that.
+pub const AGAIN: Duration = Duration::from_millis(500);
 /// After the first find, the other answers are waited for so long.
 pub const SETTLE: Duration = Duration::from_millis(250);
 
@@ -34,7 +41,10 @@ pub const SETTLE: Duration = Duration::from_millis(250);
 enum State {
     Unasked,
     Asked,
-    Answered,
+    /// It has none.
+    Denied,
+    /// It had one, or came to nothing too often.
+    Over,
 }
 
 /// A lookup under way.
@@ -45,10 +55,10 @@ pub struct Lookup {
     key: [u8; 32],
     relays: Vec<(RelayId, State)>,
     best: Option<(u64, Introset, Time)>,
-    /// Whether a relay said that it has none.
-    denied: bool,
-    /// Whether we knew too few relays to be sure that the right ones were asked.
-    unsure: bool,
+    /// How many relays that we do not know may be among the right ones.
+    unknown: usize,
+    /// Not before this it begins anew.
+    resume: Time,
     vain: u32,
     next: Time,
 }
@@ -73,8 +83,8 @@ impl Lookup {
             key: [0; 32],
             relays: Vec::new(),
             best: None,
-            denied: false,
-            unsure: false,
+            unknown: 0,
+            resume: now,
             vain: 0,
             next: now,
         }
@@ -90,12 +100,13 @@ impl Lookup {
     /// The questions to send now.
     pub fn questions(&mut self, netdb: &Netdb, now: Now) -> Vec<(RelayId, Ask)> {
         if self.relays.is_empty() {
+            if now.mono < self.resume {
+                return Vec::new();
+            }
             let Some(key) = blind::public(&self.address, blind::period(now.wall)) else { return Vec::new() };
             self.key = key;
-            self.unsure = netdb.len() * 2 < netdb.registry().len();
-            let wide = netdb.len() < netdb.registry().len();
-            let count = if wide { WIDE } else { COPIES };
-            self.relays = netdb.nearest(&key, count).into_iter().map(|id| (id, State::Unasked)).collect();
+            self.unknown = unknown(netdb, &key);
+            self.relays = netdb.nearest(&key, WIDE).into_iter().map(|id| (id, State::Unasked)).collect();
         }
         let width = self.width(now.mono);
         if self.best.is_some() {
@@ -112,11 +123,12 @@ impl Lookup {
         asks
     }
 
-    /// How many of the nearest are to be asked by now: two, then four, then all.
+    /// How many of the nearest are to be asked by now: two, then four, then all, unless those four settle it.
     fn width(&self, now: Time) -> usize {
-        let waves = [COPIES / 2, COPIES, WIDE];
+        let settled = self.unknown == 0 && self.denials() == COPIES;
+        let waves = [COPIES / 2, COPIES, if settled { COPIES } else { WIDE }];
         let by_time = self.began.map_or(0, |began| (now.since(began).as_millis() / SECOND.as_millis()) as usize);
-        let answered = |wave: usize| self.relays.iter().take(wave).all(|(_, state)| *state == State::Answered);
+        let answered = |wave: usize| self.relays.iter().take(wave).all(|(_, state)| state.is_over());
         let by_answers = waves.iter().take_while(|wave| answered(**wave)).count();
         waves[by_time.max(by_answers).min(waves.len() - 1)]
     }
@@ -136,16 +148,15 @@ impl Lookup {
     pub fn unanswered(&mut self, relay: &RelayId) {
         self.vain += 1;
         if let Some((_, state)) = self.relays.iter_mut().find(|(id, _)| id == relay) {
-            *state = if self.vain <= VAIN_MAX { State::Unasked } else { State::Answered };
+            *state = if self.vain <= VAIN_MAX { State::Unasked } else { State::Over };
         }
     }
 
     /// A relay answered.
     pub fn answered(&mut self, relay: &RelayId, found: Option<Bytes>, now: Now) {
         if let Some((_, state)) = self.relays.iter_mut().find(|(id, _)| id == relay) {
-            *state = State::Answered;
+            *state = if found.is_none() { State::Denied } else { State::Over };
         }
-        self.denied |= found.is_none();
         let Some(envelope) = found.and_then(|bytes| Envelope::verify(bytes, now.wall).ok()) else { return };
         if envelope.key != self.key || self.best.as_ref().is_some_and(|(revision, ..)| *revision >= envelope.revision) {
             return;
@@ -173,11 +184,11 @@ impl Lookup {
                 Outcome::Waiting
             }
             Some(began) => {
-                let all = !self.relays.is_empty() && self.relays.iter().all(|(_, s)| *s == State::Answered);
+                let width = self.width(now.mono).min(self.relays.len());
+                let over = self.relays.iter().take(width).all(|(_, state)| state.is_over());
+                let all = over && width >= COPIES.min(self.relays.len()) && width > 0;
                 if all || now.mono.since(began) >= GIVE_UP {
-                    // Silence proves nothing; only who was asked and had none does.
-                    let sure = self.denied && !self.unsure;
-                    return Outcome::Failed(if sure { Failed::NotFound } else { Failed::Unreachable });
+                    return self.in_vain(now);
                 }
                 let waves = (now.mono.since(began).as_millis() / SECOND.as_millis()) as u32 + 1;
                 let more = self.relays.iter().take(self.width(now.mono)).any(|(_, state)| *state == State::Unasked);
@@ -189,8 +200,123 @@ impl Lookup {
         }
     }
 
+    /// How many of the nearest say that they have none.
+    fn denials(&self) -> usize {
+        self.relays.iter().take(COPIES).filter(|(_, state)| *state == State::Denied).count()
+    }
+
+    /// Nobody has one. Silence proves nothing: only those who were asked and had none do, if they were the right ones.
+    fn in_vain(&mut self, now: Now) -> Outcome {
+        let denials = self.denials();
+        if denials > self.unknown && denials >= DENIALS.min(self.relays.len()) {
+            return Outcome::Failed(Failed::NotFound);
+        }
+        if now.mono.since(self.created) >= UNSURE {
+            return Outcome::Failed(Failed::Unreachable);
+        }
+        self.relays.clear();
+        self.resume = now.mono + AGAIN;
+        (self.began, self.vain, self.next) = (None, 0, self.resume);
+        Outcome::Waiting
+    }
+
     /// When to look again.
     pub fn next_wake(&self) -> Time {
         self.next
+    }
+}
+
+impl State {
+    fn is_over(self) -> bool {
+        matches!(self, State::Denied | State::Over)
+    }
+}
+
+/// How many relays of the registry that we do not know may be among those that keep what is at this position: that are
+/// nearer to it than the last of the four nearest known. A page of contacts that has not come yet is a whole stretch of
+/// positions, so that half of all relays may be known and none of the right ones.
+fn unknown(netdb: &Netdb, position: &[u8; 32]) -> usize {
+    let edge = netdb.nearest(position, COPIES).get(COPIES - 1).map(|id| id.distance(position));
+    let nearer = |id: &RelayId| edge.is_none_or(|edge| id.distance(position) < edge);
+    netdb.registry().relays().filter(|(id, _)| netdb.contact(id).is_none() && nearer(id)).count()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::crypto::key::Identity;
+    use crate::netdb::testing::{knowing, known};
+    use crate::time::Wall;
+
+    fn at(millis: u64) -> Now {
+        Now { mono: Time::from_nanos(millis * 1_000_000), wall: Wall::from_secs(1_000_000) }
+    }
+
+    /// Looks a service up whose keepers do with each question as they are told; how it ends, and when, in milliseconds.
+    fn look_up(netdb: &Netdb, mut does: impl FnMut(usize, &RelayId) -> State) -> (Failed, u64) {
+        let address = Identity::from_seed(&[77; 32]).public();
+        let nearest = netdb.nearest(&blind::public(&address, blind::period(at(0).wall)).unwrap(), WIDE);
+        let mut lookup = Lookup::new(address, at(0).mono);
+        for millis in (0..20_000).step_by(10) {
+            for (relay, _) in lookup.questions(netdb, at(millis)) {
+                let rank = nearest.iter().position(|id| *id == relay).unwrap();
+                match does(rank, &relay) {
+                    State::Denied => lookup.answered(&relay, None, at(millis)),
+                    State::Over => lookup.unanswered(&relay),
+                    _ => {}
+                }
+            }
+            match lookup.outcome(at(millis)) {
+                Outcome::Failed(why) => return (why, millis),
+                Outcome::Waiting => {}
+                Outcome::Found(_) => panic!("nobody has one"),
+            }
+        }
+        panic!("a lookup without end")
+    }
+
+    #[test]
+    fn what_the_right_relays_deny_does_not_exist() {
+        let netdb = known(20);
+        let (why, took) = look_up(&netdb, |_, _| State::Denied);
+        assert!(why == Failed::NotFound && took < 100, "{why:?} after {took} ms");
+        let (why, took) = look_up(&netdb, |rank, _| if rank % 2 == 0 { State::Denied } else { State::Asked });
+        assert_eq!(why, Failed::NotFound, "half of them are silent");
+        assert!((GIVE_UP.as_millis() as u64..GIVE_UP.as_millis() as u64 + 20).contains(&took), "{took}");
+    }
+
+    #[test]
+    fn silence_and_what_came_to_nothing_deny_nothing() {
+        let netdb = known(20);
+        for vain in [State::Asked, State::Over] {
+            let (why, took) = look_up(&netdb, |_, _| vain);
+            assert_eq!(why, Failed::Unreachable);
+            assert!(took >= UNSURE.as_millis() as u64, "given up after {took} ms");
+            assert_eq!(look_up(&netdb, |rank, _| if rank == 0 { State::Denied } else { vain }).0, Failed::Unreachable);
+        }
+    }
+
+    /// Those behind the nearest four were never given it: their word says nothing.
+    #[test]
+    fn relays_that_are_not_the_nearest_deny_nothing() {
+        let address = Identity::from_seed(&[77; 32]).public();
+        let key = blind::public(&address, blind::period(at(0).wall)).unwrap();
+        let farthest = known(40).nearest(&key, 40).pop();
+        let netdb = knowing(40, |id| Some(*id) != farthest);
+        let far = |rank: usize, _: &RelayId| if rank < COPIES { State::Asked } else { State::Denied };
+        assert_eq!(look_up(&netdb, far).0, Failed::Unreachable);
+    }
+
+    /// A whole page of contacts has not come yet, and the right relays stand on it.
+    #[test]
+    fn who_does_not_know_the_right_relays_denies_nothing() {
+        let address = Identity::from_seed(&[77; 32]).public();
+        let key = blind::public(&address, blind::period(at(0).wall)).unwrap();
+        let nearest = known(40).nearest(&key, COPIES);
+        let young = knowing(40, |id| !nearest.contains(id));
+        assert_eq!(look_up(&young, |_, _| State::Denied).0, Failed::Unreachable, "denied by all but the right ones");
+        let nearly = knowing(40, |id| *id != nearest[1]);
+        assert_eq!(look_up(&nearly, |_, _| State::Denied).0, Failed::NotFound, "three of the four right ones deny it");
     }
 }

@@ -3,7 +3,7 @@
 
 use super::call::{self, Call, Stage};
 use super::convo::{self, FRESH, HAND_OVER, ROUTES_MAX, Route};
-use super::lookup::{Lookup, Outcome};
+use super::lookup::{self, Lookup, Outcome};
 use super::{Action, Asked, CALLS_MAX, Failed, Joining, REJOIN_PAUSE, ROUTES, Remote, Road, Sessions};
 use crate::crypto::random::Chance;
 use crate::netdb::profile::FAILURE;
@@ -45,7 +45,8 @@ impl Sessions {
             }
             Outcome::Failed(why) => {
                 self.lookups.remove(&address);
-                if self.calls.remove(&address).is_some() {
+                if let Some(call) = self.calls.remove(&address) {
+                    self.packets.2 += call.waiting();
                     self.end_joins(address, road);
                     self.actions.push(Action::Failed(Remote::Address(address), why));
                 }
@@ -76,7 +77,7 @@ impl Sessions {
                 self.look_up(address, road);
             }
             Stage::Failed => {
-                self.calls.remove(&address);
+                self.packets.2 += self.calls.remove(&address).map_or(0, |call| call.waiting());
                 self.end_joins(address, road);
                 self.actions.push(Action::Failed(Remote::Address(address), Failed::Unreachable));
             }
@@ -105,7 +106,10 @@ impl Sessions {
             // Silent, and published under another key: the service lives again and does not know us.
             self.calls.entry(address).or_insert_with(|| Call::new(now));
         }
-        convo.refreshed(introset.leases.clone(), now);
+        // What the service itself said of late is newer than what its keepers have.
+        if convo.is_stale(now) || convo.is_missing(now) {
+            convo.refreshed(introset.leases.clone(), now);
+        }
         self.soonest = self.soonest.min(convo.next_wake());
     }
 
@@ -139,15 +143,22 @@ impl Sessions {
         let joined: Vec<PathKey> = joined.map(|(key, _)| *key).collect();
         let under_way = joined.iter().filter(|key| road.paths.live(**key).is_none()).count();
         // While nothing comes by any route, what is being built may be as dead as what was.
-        if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || now < convo.rejoin_at {
+        // An answer that would have to come by a route that fell silent is not waited for.
+        let waits = now < convo.rejoin_at && !(missing && convo.stop_asking());
+        if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || waits {
             return;
+        }
+        if !missing && convo.ask_anew(now) {
+            // Another route works, and nobody knows better than the service itself.
+            convo.rejoin_at = now + lookup::GIVE_UP;
+            return convo.ask_where(road);
         }
         convo.rejoin_at = now + REJOIN_PAUSE;
         let known: Vec<(Purpose, RelayId)> = joined.iter().filter_map(|key| road.paths.errand(*key)).collect();
         let margin = road.now.wall.plus(if missing { HAND_OVER } else { FRESH * 3 / 2 });
         let is_usable = |lease: &&Lease| {
             lease.until > margin
-                && !convo.tried.contains(&lease.token)
+                && convo.is_open(lease, now)
                 && !known.iter().any(|(purpose, pivot)| {
                     *purpose == Purpose::Join(lease.token) || (!missing && *pivot == lease.pivot)
                 })

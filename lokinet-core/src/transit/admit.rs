@@ -2,7 +2,8 @@
 //! replay, then one decapsulation, then the header's word, and only then state. Neighbours: `wire::build` opens
 //! records, `transit` makes the hop.
 
-use super::hop::{Desk, Hop, Part};
+use super::hop::{Desk, Hop, HopRef, Part};
+use super::leg::{Down, Up};
 use crate::crypto::exchange::{self, CIPHERTEXT, Secret, Shared};
 use crate::crypto::kdf;
 use crate::crypto::onion::{Opener, Order, Sealer};
@@ -15,6 +16,7 @@ use crate::wire::contact::onion_tag;
 use crate::wire::id::{PathId, RelayId};
 use core::time::Duration;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// How long one onion key is published.
@@ -120,22 +122,24 @@ impl Keyed {
     /// The hop it becomes.
     pub fn hop(
         &self,
-        serial: u64,
+        at: HopRef,
         back: (LinkId, PathId),
         part: Part,
-        expires: Time,
+        lifetime: Time,
         header: &Header,
         now: Time,
     ) -> Hop {
         let [forward, backward] = self.opening.layers(&self.own, &self.ciphertext, &self.shared);
+        let sealer = Sealer::new(header.suite, &backward, Order::Plain);
         Hop {
-            serial,
+            serial: at.serial,
             back,
             part,
             depth: self.depth,
-            opener: Opener::new(header.suite, &forward),
-            sealer: Sealer::new(header.suite, &backward, Order::Plain),
-            expires,
+            down: Arc::new(Down::new(at, self.depth, Opener::new(header.suite, &forward))),
+            up: Arc::new(Up::new(at.index, back, self.depth, sealer)),
+            expires: lifetime.min(now + super::UNUSED),
+            lifetime,
             desk: Desk::new(now),
         }
     }

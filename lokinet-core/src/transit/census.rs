@@ -4,7 +4,8 @@
 use super::admit::REPLAYS_MAX;
 use super::hop::Part;
 use super::join::CALLERS_MAX;
-use super::{HOPS_MAX, Side, Transit};
+use super::leg::Leg;
+use super::{HOPS_MAX, Transit};
 use crate::link::{LINKS_MAX, LinkId};
 use crate::time::Time;
 use crate::wire::id::PathId;
@@ -21,10 +22,22 @@ pub enum Onward {
 }
 
 impl Transit {
+    /// Cells of known paths, and what became of them.
+    pub fn account(&self) -> (&'static str, u64, u64) {
+        let (taken, passed, kept) = self.cells;
+        ("cells of paths", taken, passed + kept + self.dropped)
+    }
+
+    /// Builds of others that have no answer yet.
+    pub fn unanswered(&self) -> u64 {
+        self.forwarded.len() as u64
+    }
+
     /// Where the path goes on that comes from a client's side by this link and name; `None` when there is none.
     pub fn onward(&self, link: LinkId, path: PathId) -> Option<Onward> {
-        let (index, Side::Forward) = self.wire.get(&(link, path))? else { return None };
-        Some(match self.hops.get(*index)?.as_ref()?.part {
+        let leg = self.legs.look(|legs| legs.get(&(link, path)).cloned())?;
+        let Leg::Down(_) = leg else { return None };
+        Some(match self.hops.get(leg.hop())?.as_ref()?.part {
             Part::Middle { next: Some(next), wire } => Onward::Goes(next, wire),
             Part::Middle { next: None, .. } => Onward::Begun,
             Part::Pivot | Part::Host { .. } | Part::Caller { .. } => Onward::Ends,
@@ -41,7 +54,7 @@ impl Transit {
         let remembered = self.admit.seen.len();
         [
             ("hops", self.len(), HOPS_MAX),
-            ("names of paths on links", self.wire.len(), 2 * self.len()),
+            ("names of paths on links", self.legs.look(|legs| legs.len()), 2 * self.len()),
             ("ends of hops", self.expiry.len(), self.len()),
             ("builds passed on", self.forwarded.len(), HOPS_MAX),
             ("builds remembered", remembered, REPLAYS_MAX),

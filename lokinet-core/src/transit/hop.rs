@@ -1,15 +1,15 @@
-//! One path's part at this relay: the opener of what comes down, the sealer of what goes up, and what to do with a
-//! body. Neighbours: `transit` finds it by link and path id, `admit` makes it.
+//! One path's part at this relay, as the control plane knows it: where it came from, what it is, and what its client asked
+//! here. Neighbours: `transit` keeps it, `admit` makes it, `leg` holds the two ways its cells take.
 
-use crate::crypto::onion::{BODY_AT, Opener, Sealer, TYPE_AT};
-use crate::link::{LinkId, Links};
+use super::leg::{Down, Up};
+use crate::link::LinkId;
 use crate::time::{Bucket, Time};
 use crate::wire::build::TOKEN;
-use crate::wire::cell::{Kind, Size};
 use crate::wire::fragment::Assembler;
 use crate::wire::id::{CallerId, PathId};
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Questions of one path that are being looked up, and answers kept in case the client asks again.
 pub const ANSWERS_MAX: usize = 16;
@@ -59,9 +59,12 @@ pub struct Hop {
     pub(super) back: (LinkId, PathId),
     pub(super) part: Part,
     pub(super) depth: u8,
-    pub(super) opener: Opener,
-    pub(super) sealer: Sealer,
+    pub(super) down: Arc<Down>,
+    pub(super) up: Arc<Up>,
+    /// When it ends, as things stand.
     pub(super) expires: Time,
+    /// When it ends at the latest, once its client has used it.
+    pub(super) lifetime: Time,
     pub(super) desk: Desk,
 }
 
@@ -72,27 +75,6 @@ pub(super) struct Desk {
     answers: VecDeque<(u32, Option<Vec<u8>>)>,
     bucket: Bucket,
     touched: Time,
-}
-
-impl Hop {
-    /// Adds our layer and stages the cell towards the client.
-    pub(super) fn wrap(
-        &mut self,
-        size: Size,
-        kind: Kind,
-        links: &mut Links,
-        now: Time,
-        fill: impl FnOnce(&mut [u8]),
-    ) -> bool {
-        let layer = size.layer(self.depth.into());
-        let (link, path) = self.back;
-        let sealer = &mut self.sealer;
-        links.put(link, path, size, now, |onion| {
-            onion[TYPE_AT] = kind as u8;
-            fill(&mut onion[BODY_AT..layer - crate::crypto::seal::TAG]);
-            sealer.seal(&mut onion[..layer], now);
-        })
-    }
 }
 
 impl Desk {

@@ -50,11 +50,6 @@ impl Joins {
         }
     }
 
-    /// The hop of a caller on the service path with this token.
-    pub fn caller(&self, token: &[u8; TOKEN], caller: CallerId) -> Option<usize> {
-        self.by_token.get(token)?.callers.get(&caller.0).copied()
-    }
-
     /// A service's path ended: the hops of its callers, in order.
     pub fn end_service(&mut self, token: &[u8; TOKEN]) -> Vec<usize> {
         let Some(service) = self.by_token.remove(token) else { return Vec::new() };

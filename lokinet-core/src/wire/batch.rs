@@ -2,8 +2,11 @@
 //! what the node wants delivered comes back in another. Neighbours: `packet` looks inside one; the daemon's TUN file
 //! and the driver move whole batches.
 
-/// Most bytes a batch will take before it says it is full.
+/// Most bytes a batch will take before it says it is full. Whoever fills one need not ask: what one drain of the sockets
+/// brings must not be dropped for lack of room.
 pub const BATCH_BYTES: usize = 1 << 18;
+/// Most memory that a batch keeps when it is cleared, in bytes: what one great drain took is given back.
+pub const BATCH_KEPT: usize = 4 * BATCH_BYTES;
 
 /// What a packet of a batch still lacks, or has too much of: what network cards do for a kernel, and what a TUN device
 /// with offload therefore leaves to us and takes from us.
@@ -18,7 +21,7 @@ pub struct Shape {
 /// IP packets, one after another in one buffer.
 #[derive(Default)]
 pub struct Packets {
-    /// Never shrinks, so that its memory is cleared once and not for every packet.
+    /// Its length does not shrink below what is kept, so that memory is zeroed once and not for every packet.
     bytes: Vec<u8>,
     ends: Vec<usize>,
     shapes: Vec<Shape>,
@@ -45,10 +48,16 @@ impl Packets {
         self.ends.is_empty()
     }
 
-    /// Forgets all packets and keeps the memory.
+    /// Forgets all packets and keeps the memory, up to a bound.
     pub fn clear(&mut self) {
         self.ends.clear();
         self.shapes.clear();
+        if self.bytes.len() > BATCH_KEPT {
+            self.bytes.truncate(BATCH_KEPT);
+            self.bytes.shrink_to_fit();
+            self.ends.shrink_to(BATCH_KEPT / 1280);
+            self.shapes.shrink_to(BATCH_KEPT / 1280);
+        }
     }
 
     /// Appends a copy of one packet.
@@ -112,5 +121,21 @@ impl Packets {
     /// All packets, in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.ends.len()).map(|index| self.get(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_great_batch_gives_its_memory_back() {
+        let mut batch = Packets::new();
+        for round in 0..3 {
+            (0..8 * BATCH_BYTES / 1280).for_each(|_| batch.push(&[round; 1280]));
+            assert!(batch.is_full() && batch.iter().all(|packet| packet == [round; 1280]));
+            batch.clear();
+            assert!(batch.is_empty() && batch.bytes.capacity() <= BATCH_KEPT && batch.ends.capacity() <= BATCH_KEPT);
+        }
     }
 }

@@ -3,10 +3,12 @@
 //! `registry` says whether the signer is a relay at all, `netdb` keeps them.
 
 use crate::crypto::exchange;
+use crate::crypto::kdf;
 use crate::crypto::key::{self, Identity, SIGNATURE};
 use crate::time::Wall;
 use crate::wire::addrs::{ADDRS, Addrs};
 use crate::wire::codec::{Malformed, Reader, Writer};
+use crate::wire::control::Name;
 use crate::wire::id::RelayId;
 use bytes::Bytes;
 use core::time::Duration;
@@ -66,6 +68,13 @@ pub struct Contact {
     pub card: Card,
     /// The signed bytes, to be passed on unchanged.
     pub signed: Bytes,
+    /// What it is named by in lists.
+    pub name: Name,
+}
+
+fn name(id: &RelayId, signed: &[u8]) -> Name {
+    let (whose, what) = (&id.0, kdf::digest("contact name", &[signed]));
+    core::array::from_fn(|i| if i < 4 { whose[i] } else { what[i] })
 }
 
 impl Contact {
@@ -78,7 +87,8 @@ impl Contact {
         let mut bytes = writer.done();
         let signature = identity.sign(PURPOSE, &bytes);
         bytes.extend_from_slice(&signature);
-        Contact { id: RelayId(identity.public()), card, signed: bytes.into() }
+        let id = RelayId(identity.public());
+        Contact { name: name(&id, &bytes), id, card, signed: bytes.into() }
     }
 
     /// Reads a contact and verifies shape, network, times and signature, in that order.
@@ -111,7 +121,8 @@ impl Contact {
         if !key::verify(&id.0, PURPOSE, &signed[..CONTACT - SIGNATURE], &signature) {
             return Err(Malformed);
         }
-        Ok(Contact { id, card: Card { netid, onion, published, expires, aes, addrs }, signed })
+        let name = name(&id, &signed);
+        Ok(Contact { name, id, card: Card { netid, onion, published, expires, aes, addrs }, signed })
     }
 }
 

@@ -10,6 +10,11 @@ use bytes::Bytes;
 /// Most contacts one answer brings.
 pub const CONTACTS_MAX: usize = 16;
 
+/// Most contacts one answer names, by [`Name`]s.
+pub const NAMES_MAX: usize = 3000;
+/// What a contact is named by in a list: the first 4 bytes of its relay's id, and 4 of a digest of the signed bytes.
+pub type Name = [u8; 8];
+
 /// Client to hop.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ask {
@@ -29,13 +34,15 @@ pub enum Ask {
         /// The signed introset.
         introset: Bytes,
     },
-    /// The contacts you know whose ids follow this one.
-    Contacts {
+    /// This path is over; no answer.
+    Close,
+    /// The names of the contacts you know whose ids follow this one.
+    Names {
         /// Where to go on.
         after: RelayId,
     },
-    /// This path is over; no answer.
-    Close,
+    /// The contacts with these names, at most [`CONTACTS_MAX`].
+    Named(Vec<Name>),
 }
 
 /// Hop to client.
@@ -43,16 +50,21 @@ pub enum Ask {
 pub enum Tell {
     /// Here.
     Pong,
-    /// The introset, if that relay had one.
+    /// The introset, if that relay has one: it was asked, and must know.
     Found(Option<Bytes>),
     /// Whether that relay keeps it.
     Stored(bool),
-    /// Signed contacts; fewer than [`CONTACTS_MAX`] mean that these were the last.
+    /// Signed contacts, those of the named ones that the hop has.
     Contacts(Vec<Bytes>),
     /// The path ends at this hop: what lay behind it is gone.
     Closed,
     /// The other half of a join is gone (0 on a caller's path).
     JoinEnded(CallerId),
+    /// Whether that relay has an introset is not known: it could not be reached, said nothing of sense, or is too young to
+    /// have been given what there is.
+    Unknown,
+    /// Names of contacts, by id; fewer than [`NAMES_MAX`] mean that these were the last.
+    Names(Vec<Name>),
 }
 
 impl Ask {
@@ -63,8 +75,9 @@ impl Ask {
             Ask::Ping => writer.u8(1),
             Ask::Find { at, key } => writer.u8(2).bytes(&at.0).bytes(key),
             Ask::Store { at, introset } => writer.u8(3).bytes(&at.0).bytes(introset),
-            Ask::Contacts { after } => writer.u8(4).bytes(&after.0),
+            Ask::Names { after } => writer.u8(4).bytes(&after.0),
             Ask::Close => writer.u8(5),
+            Ask::Named(names) => writer.u8(6).bytes(names.as_flattened()),
         };
         writer.done()
     }
@@ -82,8 +95,9 @@ impl Ask {
                 let at = RelayId(reader.array()?);
                 return Ok(Ask::Store { at, introset: Bytes::copy_from_slice(reader.rest()) });
             }
-            4 => Ask::Contacts { after: RelayId(reader.array()?) },
+            4 => Ask::Names { after: RelayId(reader.array()?) },
             5 => Ask::Close,
+            6 => return names(reader.rest(), CONTACTS_MAX).map(Ask::Named),
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -105,6 +119,8 @@ impl Tell {
             }
             Tell::Closed => writer.u8(5),
             Tell::JoinEnded(caller) => writer.u8(6).u32(caller.0),
+            Tell::Unknown => writer.u8(8),
+            Tell::Names(names) => writer.u8(7).bytes(names.as_flattened()),
         };
         writer.done()
     }
@@ -135,11 +151,21 @@ impl Tell {
             }
             5 => Tell::Closed,
             6 => Tell::JoinEnded(CallerId(reader.u32()?)),
+            8 => Tell::Unknown,
+            7 => return names(reader.rest(), NAMES_MAX).map(Tell::Names),
             _ => return Err(Malformed),
         };
         reader.end()?;
         Ok(tell)
     }
+}
+
+fn names(bytes: &[u8], most: usize) -> Result<Vec<Name>, Malformed> {
+    let (names, rest) = bytes.as_chunks();
+    if names.len() > most || !rest.is_empty() {
+        return Err(Malformed);
+    }
+    Ok(names.to_vec())
 }
 
 #[cfg(test)]

@@ -78,9 +78,7 @@ impl Introset {
         let blinded = Blinded::new(identity, period)?;
         let mut inside = Writer::new(INSIDE + TAG);
         inside.bytes(self.handshake.as_slice()).u8(self.leases.len().min(MAX_LEASES) as u8);
-        for lease in self.leases.iter().take(MAX_LEASES) {
-            inside.bytes(&lease.pivot.0).bytes(&lease.token).u64(lease.until.secs());
-        }
+        inside.bytes(&leases_bytes(&self.leases));
         inside.pad(INSIDE);
         let salt: [u8; SALT] = chance.bytes();
         let mut writer = Writer::new(INTROSET);
@@ -140,13 +138,41 @@ impl Envelope {
         if count > MAX_LEASES {
             return None;
         }
-        let mut leases = Vec::with_capacity(count);
-        for _ in 0..count {
-            let (pivot, token) = (RelayId(reader.array().ok()?), reader.array().ok()?);
-            leases.push(Lease { pivot, token, until: Wall::from_secs(reader.u64().ok()?) });
-        }
+        let leases = (0..count).map(|_| Lease::read(&mut reader)).collect::<Result<_, _>>().ok()?;
         Some(Introset { handshake, leases })
     }
+}
+
+impl Lease {
+    fn read(reader: &mut Reader<'_>) -> Result<Lease, Malformed> {
+        let (pivot, token) = (RelayId(reader.array()?), reader.array()?);
+        Ok(Lease { pivot, token, until: Wall::from_secs(reader.u64()?) })
+    }
+}
+
+/// Leases one after the other, at most [`MAX_LEASES`].
+pub fn leases_bytes(leases: &[Lease]) -> Vec<u8> {
+    let mut writer = Writer::default();
+    for lease in leases.iter().take(MAX_LEASES) {
+        writer.bytes(&lease.pivot.0).bytes(&lease.token).u64(lease.until.secs());
+    }
+    writer.done()
+}
+
+/// Reads leases until nothing is left.
+///
+/// # Errors
+/// A piece of one, or too many.
+pub fn leases(bytes: &[u8]) -> Result<Vec<Lease>, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let mut leases = Vec::new();
+    while !reader.is_empty() {
+        if leases.len() == MAX_LEASES {
+            return Err(Malformed);
+        }
+        leases.push(Lease::read(&mut reader)?);
+    }
+    Ok(leases)
 }
 
 fn reading_key(address: &[u8; 32], period: u64, salt: &[u8; SALT]) -> zeroize::Zeroizing<[u8; 32]> {

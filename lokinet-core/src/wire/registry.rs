@@ -75,6 +75,29 @@ impl Registry {
         threshold: usize,
         now: Wall,
     ) -> Result<Registry, Refused> {
+        let (registry, from) = Registry::signed_by(signed, netid, authorities, threshold)?;
+        if now < from || now >= registry.until {
+            return Err(Refused::OutOfTime);
+        }
+        Ok(registry)
+    }
+
+    /// The newer of this edition and the one that an earlier run kept. That one must have its signatures still; its time
+    /// may be over, since whoever can show us an old edition must gain nothing by making us start again.
+    pub fn or_kept(self, kept: Option<&Bytes>, netid: NetId, authorities: &[[u8; 32]], threshold: usize) -> Registry {
+        match kept.map(|kept| Registry::signed_by(kept.clone(), netid, authorities, threshold)) {
+            Some(Ok((kept, _))) if kept.serial >= self.serial => kept,
+            _ => self,
+        }
+    }
+
+    /// An edition, and when it begins to count.
+    fn signed_by(
+        signed: Bytes,
+        netid: NetId,
+        authorities: &[[u8; 32]],
+        threshold: usize,
+    ) -> Result<(Registry, Wall), Refused> {
         let mut reader = Reader::new(&signed);
         if reader.u8()? != VERSION {
             return Err(Refused::Malformed);
@@ -111,10 +134,7 @@ impl Registry {
         if counted.len() < threshold.max(1) {
             return Err(Refused::TooFewSignatures);
         }
-        if now < from || now >= until {
-            return Err(Refused::OutOfTime);
-        }
-        Ok(Registry { serial, until, relays, signed })
+        Ok((Registry { serial, until, relays, signed }, from))
     }
 
     /// Whether this key is a relay's.

@@ -3,7 +3,7 @@
 
 use crate::wire::codec::{Malformed, Reader, Writer};
 use crate::wire::contact::CONTACT;
-use crate::wire::id::RelayId;
+use crate::wire::id::{PathId, RelayId};
 use bytes::Bytes;
 
 /// What one neighbour asks of the other.
@@ -27,7 +27,12 @@ pub enum Request {
     Gossip(Bytes),
     /// What time is it? The reply is the wall clock in milliseconds, 8 bytes.
     Clock,
+    /// The link by which these paths came to me is gone: nothing will follow; the reply is one byte, 1.
+    Ended(Vec<PathId>),
 }
+
+/// Most paths one request ends.
+pub const ENDED_MAX: usize = 1024;
 
 impl Request {
     /// The stream's bytes.
@@ -40,6 +45,7 @@ impl Request {
             Request::Find { key } => writer.u8(4).bytes(key),
             Request::Gossip(contact) => writer.u8(5).bytes(contact),
             Request::Clock => writer.u8(6),
+            Request::Ended(paths) => paths.iter().fold(writer.u8(7), |writer, path| writer.u32(path.0)),
         };
         writer.done().into()
     }
@@ -59,6 +65,13 @@ impl Request {
             4 => Request::Find { key: reader.array()? },
             5 => return Ok(Request::Gossip(body)),
             6 => Request::Clock,
+            7 => {
+                let (paths, rest) = reader.rest().as_chunks::<4>();
+                if paths.is_empty() || paths.len() > ENDED_MAX || !rest.is_empty() {
+                    return Err(Malformed);
+                }
+                return Ok(Request::Ended(paths.iter().map(|path| PathId(u32::from_be_bytes(*path))).collect()));
+            }
             _ => return Err(Malformed),
         };
         reader.end()?;

@@ -67,6 +67,10 @@ pub enum Frame<'a> {
     Close,
     /// From now on answer by the way this came.
     Here,
+    /// Where else can you be met?
+    Where,
+    /// There: leases, one after the other.
+    Met(&'a [u8]),
 }
 
 impl Frame<'_> {
@@ -85,6 +89,8 @@ impl Frame<'_> {
             }
             Frame::Close => (4, &[]),
             Frame::Here => (5, &[]),
+            Frame::Where => (7, &[]),
+            Frame::Met(leases) => (8, leases),
         };
         if to.len() + FRAME + bytes.len() > limit {
             return false;
@@ -107,8 +113,10 @@ pub fn read_frames(body: &[u8]) -> impl Iterator<Item = Frame<'_>> {
             1 | 6 => Some(Frame::Packet(Stripped { bytes, partial: kind == 6 })),
             2 => number().map(Frame::Probe),
             3 => number().map(Frame::Echo),
-            4 => Some(Frame::Close),
-            5 => Some(Frame::Here),
+            4 if bytes.is_empty() => Some(Frame::Close),
+            5 if bytes.is_empty() => Some(Frame::Here),
+            7 if bytes.is_empty() => Some(Frame::Where),
+            8 => Some(Frame::Met(bytes)),
             _ => None,
         }
     })
@@ -154,14 +162,16 @@ pub fn call(
     hello.extend_from_slice(ephemeral.public());
     let mut writer = Writer::new(HELLO_INSIDE + TAG);
     writer.u32(caller.session.0).u64(caller.time.millis()).u8(caller.suite.code()).u8(identity.is_some().into());
-    let said = kdf::digest("hello said", &[address, &hello, &writer.done()]);
-    let mut writer = Writer::new(HELLO_INSIDE + TAG);
-    writer.u32(caller.session.0).u64(caller.time.millis()).u8(caller.suite.code()).u8(identity.is_some().into());
+    let mut inside = writer.done();
+    let said = kdf::digest("hello said", &[address, &hello, &inside]);
     match identity {
-        Some(identity) => writer.bytes(&identity.public()).bytes(&identity.sign(PURPOSE, &said)),
-        None => writer.bytes(&[0; 32 + SIGNATURE]),
-    };
-    let mut inside = writer.pad(HELLO_INSIDE).done();
+        Some(identity) => {
+            inside.extend_from_slice(&identity.public());
+            inside.extend_from_slice(&identity.sign(PURPOSE, &said));
+        }
+        None => inside.extend_from_slice(&[0; 32 + SIGNATURE]),
+    }
+    inside.resize(HELLO_INSIDE, 0);
     seal::once(&shared, "hello", &kdf::digest("hello front", &[address, &hello]), &mut inside);
     hello.extend_from_slice(&inside);
     Some(Calling { hello, ephemeral, shared, caller })
@@ -180,7 +190,12 @@ pub fn answer(address: &[u8; 32], handshake: &Secret, hello: &[u8]) -> Option<(C
     let inside = seal::open_once(&shared, "hello", &kdf::digest("hello front", &[address, front]), reader.rest())?;
     let mut reader = Reader::new(&inside);
     let (session, time) = (SessionId(reader.u32().ok()?), Wall::from_millis(reader.u64().ok()?));
-    let (suite, signed) = (Suite::from_code(reader.u8().ok()?)?, reader.u8().ok()? == 1);
+    let suite = Suite::from_code(reader.u8().ok()?)?;
+    let signed = match reader.u8().ok()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
     let (public, signature) = (reader.array().ok()?, reader.array().ok()?);
     let said = kdf::digest("hello said", &[address, front, &inside[..14]]);
     if session.0 == 0 || (signed && !key::verify(&public, PURPOSE, &said, &signature)) {
@@ -281,14 +296,14 @@ mod tests {
             let (session, ours) = calling.open(&welcome).unwrap();
             assert_eq!((session, &ours), (SessionId(6), &theirs));
             assert!(answer(&caller.public(), &key, &calling.hello).is_none(), "another service's address");
-            for at in (0..HELLO).step_by(61) {
+            for at in 0..HELLO {
                 let mut bent = calling.hello.clone();
-                bent[at] ^= 2;
+                bent[at] ^= 1 << (at % 8);
                 assert!(answer(&service.public(), &key, &bent).is_none(), "byte {at}");
             }
-            for at in (0..WELCOME).step_by(31) {
+            for at in 0..WELCOME {
                 let mut bent = welcome.clone();
-                bent[at] ^= 2;
+                bent[at] ^= 1 << (at % 8);
                 assert!(calling.open(&bent).is_none(), "byte {at}");
             }
         }
@@ -309,5 +324,32 @@ mod tests {
         body.resize(233, 0);
         let read: Vec<Frame<'_>> = read_frames(&body).collect();
         assert_eq!(read, [Frame::Packet(packet(&[1, 2, 3])), Frame::Probe(7), Frame::Here, Frame::Close]);
+    }
+    /// What a frame says may be said in one way only: room for a body is room for what nobody asked for.
+    #[test]
+    fn a_frame_that_says_all_by_its_type_has_no_body() {
+        for kind in [4, 5] {
+            assert_eq!(read_frames(&[kind, 0, 0]).count(), 1);
+            assert_eq!(read_frames(&[kind, 0, 1, 7, 2, 0, 4, 0, 0, 0, 1]).count(), 0, "type {kind} with a body");
+        }
+    }
+
+    #[test]
+    fn a_caller_is_signed_or_anonymous_and_nothing_else() {
+        let mut chance = Chance::new([4; 32]);
+        let (service, key) = (Identity::from_seed(&[2; 32]), Secret::generate(&mut chance));
+        let about = Caller { session: SessionId(5), time: Wall::from_secs(9), suite: Suite::Aes, address: None };
+        for flag in 0..=u8::MAX {
+            let Calling { mut hello, shared, .. } =
+                call(&service.public(), key.public(), about, None, &mut chance).unwrap();
+            let inside = hello.split_off(CIPHERTEXT + PUBLIC);
+            let front = kdf::digest("hello front", &[&service.public(), &hello]);
+            let mut inside = seal::open_once(&shared, "hello", &front, &inside).unwrap().to_vec();
+            assert_eq!(core::mem::replace(&mut inside[13], flag), 0);
+            seal::once(&shared, "hello", &front, &mut inside);
+            hello.extend_from_slice(&inside);
+            let heard = answer(&service.public(), &key, &hello);
+            assert_eq!(heard.map(|(caller, _)| caller.address), (flag == 0).then_some(None), "flag {flag}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ed25519_dalek::VerifyingKey;
+use lokinet_core::node::worker::WORKERS_MAX;
 use lokinet_core::wire::contact::{NETID, NetId};
 
 use super::Registry;
@@ -41,6 +42,17 @@ pub fn block_bogons(desk: &mut Desk<'_>, netid: &str) -> bool {
         );
     }
     block
+}
+
+/// Threads for a relay's cells.
+pub fn workers(desk: &mut Desk<'_>) -> usize {
+    desk.one("router", "worker-threads", |text| match value::whole(text)? {
+        number if number > WORKERS_MAX => {
+            let what = format!("{number} are more threads than a link has channels for");
+            Err(Fault::new(what, format!("write {WORKERS_MAX} or less, or 0 to have the number chosen")))
+        }
+        number => Ok(number),
+    })
 }
 
 /// Who says who is a relay.

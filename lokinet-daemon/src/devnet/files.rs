@@ -43,7 +43,9 @@ pub fn write(plan: &mut Plan) -> Outcome<()> {
     write_registry(&plan.dir, &authority, &relays)?;
     let authority = HEXLOWER.encode(&public(&authority));
     for node in &plan.nodes {
-        write_private(&node.ini(), ini(plan, node, &authority).as_bytes())?;
+        if node.role.has_daemon() {
+            write_private(&node.ini(), ini(plan, node, &authority).as_bytes())?;
+        }
         write_etc(plan, node)?;
     }
     Ok(())
@@ -81,7 +83,8 @@ fn ini(plan: &Plan, node: &Node, authority: &str) -> String {
             }
             text.push_str("\n[network]\ntype=null\n");
         }
-        Role::Client | Role::Service => {
+        Role::Registry => {}
+        Role::Client | Role::Service | Role::Session => {
             text.push_str("\n[network]\nifname=lokitun0\n");
             if let Some(hops) = node.hops {
                 let _ = writeln!(text, "hops={hops}");
@@ -89,7 +92,7 @@ fn ini(plan: &Plan, node: &Node, authority: &str) -> String {
             if node.hops == Some(1) {
                 text.push_str(&shared_doors(plan));
             }
-            if node.role == Role::Service {
+            if node.role.is_site() {
                 let _ = writeln!(text, "keyfile={}", node.dir.join("data/service.private").display());
             }
             let _ = writeln!(text, "\n[dns]\nbind={RESOLVER}:53\nupstream=");

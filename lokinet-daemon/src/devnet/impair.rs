@@ -19,8 +19,10 @@ const CHANCE: &[(&str, u64)] = &[("%", 10_000)];
 const TIME_MAX: u64 = 60_000_000;
 /// The fastest rate, in bits per second: the switch itself is slower.
 const RATE_MAX: u64 = 10_000_000_000;
-/// How long a frame waits at most where a rate is given and no queue.
+/// How long a frame waits at most where a rate is given and no queue, or CoDel.
 const QUEUE: u64 = 100_000;
+/// The queue that is kept short.
+const CODEL: &str = "codel";
 /// How many bytes a link holds at most, on their way and waiting.
 pub const HELD_MAX: usize = 64 << 20;
 
@@ -37,6 +39,10 @@ pub struct Impairment {
     pub rate: Option<u64>,
     /// How long a frame waits at most for those before it to leave, in microseconds; where it would be longer it is dropped.
     queue: u64,
+    /// Whether the queue is kept short by CoDel, as Linux does it before its own interfaces; else only a full one drops, as in
+    /// many a modem.
+    #[serde(default)]
+    pub codel: bool,
     /// What the chance of loss and jitter is drawn from: the same seed, the same draws.
     pub seed: Option<u64>,
 }
@@ -105,6 +111,7 @@ impl FromStr for Impairment {
             match name {
                 "latency" => wanted.latency = time(name, value)?,
                 "jitter" => wanted.jitter = time(name, value)?,
+                "queue" if value == CODEL => wanted.codel = true,
                 "queue" => queue = Some(time(name, value)?),
                 "loss" => wanted.loss = loss(value)?,
                 "rate" => wanted.rate = Some(rate(value)?),
@@ -119,10 +126,12 @@ impl FromStr for Impairment {
                 }
             }
         }
-        if wanted.rate.is_some() || queue.is_some() {
+        let queued = queue.is_some() || wanted.codel;
+        if wanted.rate.is_some() || queued {
             wanted.queue = queue.unwrap_or(QUEUE);
+            wanted.codel = queue.is_none();
         }
-        wanted.check(queue.is_some())?;
+        wanted.check(queued)?;
         Ok(wanted)
     }
 }
@@ -140,7 +149,8 @@ impl fmt::Display for Impairment {
         part("loss", self.loss.into(), CHANCE);
         part("rate", self.rate.unwrap_or(0), SPEED);
         if self.rate.is_some() {
-            parts.push(format!("queue={}", amount(self.queue, TIME)));
+            let time = amount(self.queue, TIME);
+            parts.push(format!("queue={}", if self.codel { CODEL } else { &time }));
         }
         parts.extend(self.seed.map(|seed| format!("seed={seed}")));
         out.write_str(&parts.join(","))
@@ -219,7 +229,12 @@ mod tests {
         assert_eq!((net.latency(), net.jitter()), (Duration::from_millis(20), Duration::from_millis(2)));
         assert_eq!((net.loss, net.rate, net.seed), (5_000, Some(100_000_000), None));
         assert_eq!(net.queue(), Duration::from_millis(100), "a rate brings a queue");
-        assert_eq!(net.to_string(), "latency=20ms,jitter=2ms,loss=0.5%,rate=100mbit,queue=100ms");
+        assert_eq!(net.to_string(), "latency=20ms,jitter=2ms,loss=0.5%,rate=100mbit,queue=codel");
+        assert!(
+            net.codel
+                && !parse("rate=1mbit,queue=100ms").codel
+                && parse("queue=codel,rate=1mbit") == parse("rate=1mbit")
+        );
     }
 
     #[test]
@@ -256,6 +271,7 @@ mod tests {
             ("rate=0mbit", "lets nothing pass"),
             ("rate=11gbit", "at most 10gbit"),
             ("queue=10ms", "without rate="),
+            ("queue=codel", "without rate="),
             ("rate=10gbit,latency=50ms", "lower one of them"),
             ("seed=x", "e.g. seed=7"),
         ] {
@@ -271,7 +287,8 @@ mod tests {
             rate in proptest::option::of(1..=100_000_000u64), seed: Option<u64>,
         ) {
             let queue = if rate.is_some() { QUEUE } else { 0 };
-            let net = Impairment { latency, jitter: jitter.min(latency), loss, rate, queue, seed };
+            let codel = rate.is_some();
+            let net = Impairment { latency, jitter: jitter.min(latency), loss, rate, queue, codel, seed };
             prop_assume!(net != Impairment::default());
             prop_assert_eq!(parse(&net.to_string()), net);
         }

@@ -63,12 +63,22 @@ pub struct Vital {
     pub name: String,
     /// The daemon's number inside the PID namespace.
     pub pid: Option<u32>,
+    /// That of the program beside it, at a Session node.
+    #[serde(default)]
+    pub beside: Option<u32>,
     /// How it ended.
     pub end: Option<String>,
     /// Whether its cable is pulled.
     pub partitioned: bool,
     /// What its frames came to, where the wire is impaired.
     pub wire: Option<Tally>,
+}
+
+impl Vital {
+    /// Whether anything of it lives.
+    fn runs(&self) -> bool {
+        self.pid.is_some() || self.beside.is_some()
+    }
 }
 
 /// The first step: new namespaces, and in them the second step.
@@ -140,13 +150,14 @@ async fn hold(mut plan: Plan) -> Outcome<()> {
     for node in &mut plan.nodes {
         let (net, tap) = wire.attach(node).await?;
         taps.extend(tap);
-        if node.role != Role::Relay && !tun_tried {
+        if node.role.has_tun() && !tun_tried {
             wire.visit(&net, wire::try_tun)??;
             tun_tried = true;
         }
         let mounts = make_mounts(node)?;
         (node.net, node.mounts) = (Some(net.as_raw_fd()), Some(mounts.as_raw_fd()));
-        let vital = Vital { name: node.name.clone(), pid: None, end: None, partitioned: false, wire: None };
+        let name = node.name.clone();
+        let vital = Vital { name, pid: None, beside: None, end: None, partitioned: false, wire: None };
         places.push(Place { node: node.clone(), net, mounts, vital });
     }
     plan.save()?;
@@ -210,26 +221,42 @@ fn follow(path: &Path) -> PathBuf {
 
 impl Hold {
     fn start(&mut self, at: usize) -> Outcome<()> {
-        let Some(place) = self.places.get_mut(at) else { return Ok(()) };
+        let Some(place) = self.places.get(at) else { return Ok(()) };
+        let mut daemon = Command::new(&self.plan.daemon);
+        if place.node.role == Role::Relay {
+            daemon.arg("-r");
+        }
+        daemon.arg(place.node.ini());
+        let (first, second) = match (&self.plan.session, place.node.role) {
+            (Some(programs), Role::Registry) => (programs.registry(&place.node), None),
+            (Some(programs), Role::Session) => (daemon, Some(programs.node(&self.plan, &place.node)?)),
+            _ => (daemon, None),
+        };
+        let _ = fs::remove_file(place.node.socket());
+        let pid = self.launch(at, first)?;
+        let beside = second.map(|second| self.launch(at, second)).transpose()?;
+        if let Some(place) = self.places.get_mut(at) {
+            (place.vital.pid, place.vital.beside, place.vital.end) = (Some(pid), beside, None);
+        }
+        Ok(())
+    }
+
+    /// Runs a program inside a node; its number.
+    fn launch(&self, at: usize, mut program: Command) -> Outcome<u32> {
+        let place = self.places.get(at).ok_or_else(|| Trouble::new("there is no such node"))?;
         let (node, name) = (&place.node, &place.node.name);
         let log = File::options().create(true).append(true).open(node.log());
         let log = log.or_trouble(|| format!("cannot write {}", node.log().display()))?;
         let errors = log.try_clone().or_trouble(|| format!("cannot write {}", node.log().display()))?;
-        let mut daemon = Command::new(&self.plan.daemon);
-        if node.role == Role::Relay {
-            daemon.arg("-r");
-        }
-        daemon.arg(node.ini()).env("HOME", &node.dir).stdin(Stdio::null()).stdout(log).stderr(errors);
+        program.env("HOME", &node.dir).stdin(Stdio::null()).stdout(log).stderr(errors);
         for outside in ["DBUS_SYSTEM_BUS_ADDRESS", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "NOTIFY_SOCKET"] {
-            daemon.env_remove(outside);
+            program.env_remove(outside);
         }
-        let _ = fs::remove_file(node.socket());
-        let within = namespace::start_within(&mut daemon, place.net.as_fd(), place.mounts.as_fd(), &node.dir);
+        let within = namespace::start_within(&mut program, place.net.as_fd(), place.mounts.as_fd(), &node.dir);
         within.or_trouble(|| format!("cannot enter {name}"))?;
-        let child = daemon.spawn().or_trouble(|| format!("cannot start {} for {name}", self.plan.daemon.display()))?;
-        place.vital.pid = Some(child.id());
-        place.vital.end = None;
-        Ok(())
+        let child = program.spawn();
+        let child = child.or_trouble(|| format!("cannot start {} for {name}", program.get_program().display()))?;
+        Ok(child.id())
     }
 
     async fn serve(mut self, door: UnixListener) -> Outcome<()> {
@@ -268,6 +295,10 @@ impl Hold {
                 place.vital.end = Some(end.to_string());
                 place.vital.pid = None;
             }
+            if let Some(end) = place.vital.beside.and_then(|pid| ends.get(&pid)) {
+                place.vital.end = Some(format!("session-node ended, {end}"));
+                place.vital.beside = None;
+            }
         }
     }
 
@@ -299,14 +330,17 @@ impl Hold {
         };
         let at = self.places.iter().position(|place| place.vital.name == *node);
         let at = at.ok_or_else(|| Trouble::new(format!("there is no node {node:?}")))?;
-        let pid = self.places.get(at).and_then(|place| place.vital.pid);
-        match (&request, pid) {
-            (Request::Start { .. }, Some(_)) => Err(Trouble::new(format!("{node} is running"))),
-            (Request::Start { .. }, None) => self.start(at),
-            (Request::Kill { .. }, None) => Err(Trouble::new(format!("{node} is not running"))),
-            (Request::Kill { .. }, Some(pid)) => {
-                namespace::kill_child(pid).or_trouble(|| format!("cannot kill {node}"))?;
-                while self.places.get(at).is_some_and(|place| place.vital.pid.is_some()) {
+        let runs = |places: &[Place]| places.get(at).is_some_and(|place| place.vital.runs());
+        match (&request, runs(&self.places)) {
+            (Request::Start { .. }, true) => Err(Trouble::new(format!("{node} is running"))),
+            (Request::Start { .. }, false) => self.start(at),
+            (Request::Kill { .. }, false) => Err(Trouble::new(format!("{node} is not running"))),
+            (Request::Kill { .. }, true) => {
+                let vital = self.places.get(at).map(|place| (place.vital.pid, place.vital.beside));
+                for pid in vital.into_iter().flat_map(|(pid, beside)| pid.into_iter().chain(beside)) {
+                    namespace::kill_child(pid).or_trouble(|| format!("cannot kill {node}"))?;
+                }
+                while runs(&self.places) {
                     self.ended.recv().await;
                     self.reap();
                 }

@@ -3,14 +3,15 @@
 //! to them, `switch` brings frames and time.
 //!
 //! A frame first meets the loss. Then it waits until the frames before it have left, each of which takes its length at the rate
-//! (a token bucket as deep as one frame), and is dropped where that would take longer than the queue. Then it travels, for the
-//! latency and the jitter, drawn evenly. As with the kernel's netem, frames overtake each other within the jitter where there is
+//! (a token bucket as deep as one frame), and is dropped where that would take longer than the queue, or where CoDel would drop
+//! it at the queue's front: it waits exactly as long as is known when it comes. Then it travels, for the latency and the jitter, drawn evenly. As with the kernel's netem, frames overtake each other within the jitter where there is
 //! no rate; where there is one they keep their order, the faster behind the slower.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use lokinet_core::queue::codel::Codel;
 use lokinet_core::time::Time;
 
 use super::impair::{HELD_MAX, Impairment};
@@ -40,6 +41,7 @@ struct Flight {
 /// A link in one direction.
 pub struct Link {
     wire: Impairment,
+    codel: Codel,
     chance: Chance,
     /// When the last frame taken will have left.
     free: Time,
@@ -54,7 +56,16 @@ impl Link {
     /// An empty link.
     pub fn new(wire: Impairment, seed: u64) -> Self {
         let (free, last) = (Time::default(), Time::default());
-        Self { wire, chance: Chance(seed), free, last, pushed: 0, held: 0, flights: BinaryHeap::new() }
+        Self {
+            wire,
+            codel: Codel::default(),
+            chance: Chance(seed),
+            free,
+            last,
+            pushed: 0,
+            held: 0,
+            flights: BinaryHeap::new(),
+        }
     }
 
     /// The node sends a frame; `now` never goes back.
@@ -78,7 +89,7 @@ impl Link {
     }
 
     /// When a frame of this length has left, if there is room for it.
-    fn leave(&self, now: Time, length: usize) -> Option<Time> {
+    fn leave(&mut self, now: Time, length: usize) -> Option<Time> {
         if self.held + length > HELD_MAX {
             return None;
         }
@@ -86,7 +97,11 @@ impl Link {
         let wait = self.free.since(now);
         let takes = Duration::from_nanos(length as u64 * 8 * 1_000_000_000 / rate.max(1));
         let room = wait.is_zero() || wait <= self.wire.queue();
-        room.then(|| now + wait + takes)
+        let behind = (wait.as_nanos() * u128::from(rate) / 8_000_000_000) as usize;
+        if !room || self.wire.codel && self.codel.drops(wait, behind, now + wait) {
+            return None;
+        }
+        Some(now + wait + takes)
     }
 
     fn travel(&mut self) -> Duration {
@@ -238,6 +253,37 @@ mod tests {
         assert_eq!(link.push(at(0), &[0]), Fate::Full);
         assert!(link.pop(at(60_000_000)).is_some());
         assert_eq!(link.push(at(60_000_000), &frame), Fate::Taken, "there is room again");
+    }
+
+    #[test]
+    fn codel_keeps_the_wait_short_where_it_is_asked_to() {
+        // A sender as TCP is: so much on its way and no more, a frame more for each round trip, a third less after a loss.
+        let waits = |wire: &str| {
+            let mut link = link(wire);
+            let (mut window, mut cut, mut waits) = (20.0, 0, Vec::new());
+            for now in (0..30_000_000).step_by(200) {
+                while link.pop(at(now)).is_some() {
+                    window += 1.0 / window;
+                }
+                while (link.flights.len() as f64) < window {
+                    match link.push(at(now), &[0; 1_250]) {
+                        Fate::Taken => waits.push(link.free.since(at(now)).as_micros()),
+                        _ => {
+                            if now > cut + 150_000 {
+                                (window, cut) = (window * 0.7, now);
+                            }
+                            break;
+                        }
+                    }
+                }
+            }
+            waits.sort_unstable();
+            (waits[waits.len() / 2], waits.len())
+        };
+        let (long, filled) = waits("latency=20ms,rate=10mbit,queue=100ms");
+        let (short, also) = waits("latency=20ms,rate=10mbit");
+        assert!(long > 50_000 && short < 20_000, "half of the frames waited {long} µs, with CoDel {short} µs");
+        assert!(also * 10 > filled * 8, "{also} frames came through, without CoDel {filled}");
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::impair::Impairment;
 use super::namespace;
+use super::session::Programs;
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// The UDP port every relay listens on.
@@ -34,6 +35,10 @@ pub enum Role {
     Client,
     /// A `.loki` site.
     Service,
+    /// Tells the Session nodes of each other; it runs no daemon of ours.
+    Registry,
+    /// A Session node, which is a `.loki` site too.
+    Session,
 }
 
 impl Role {
@@ -43,7 +48,24 @@ impl Role {
             Self::Relay => "relay",
             Self::Client => "client",
             Self::Service => "service",
+            Self::Registry => "registry",
+            Self::Session => "session",
         }
+    }
+
+    /// Whether it runs the daemon at all.
+    pub fn has_daemon(self) -> bool {
+        self != Self::Registry
+    }
+
+    /// Whether its daemon has a TUN device and a resolver.
+    pub fn has_tun(self) -> bool {
+        matches!(self, Self::Client | Self::Service | Self::Session)
+    }
+
+    /// Whether it is a `.loki` site.
+    pub fn is_site(self) -> bool {
+        matches!(self, Self::Service | Self::Session)
     }
 
     fn offset(self) -> u8 {
@@ -51,6 +73,8 @@ impl Role {
             Self::Relay => 0,
             Self::Client => 200,
             Self::Service => 220,
+            Self::Session => 239,
+            Self::Registry => 253,
         }
     }
 }
@@ -148,8 +172,11 @@ pub struct Plan {
     pub daemon: PathBuf,
     /// How bad the wire is; `None` for a perfect one.
     pub net: Option<Impairment>,
-    /// Relays first, then clients, then services.
+    /// Relays first, then clients, then services, then the registry and the Session nodes.
     pub nodes: Vec<Node>,
+    /// What the Session nodes run, where there are any.
+    #[serde(default)]
+    pub session: Option<Programs>,
     /// Who holds it, once it runs.
     pub init: Option<Init>,
 }
@@ -170,20 +197,36 @@ impl Plan {
                 )));
             }
         }
-        let longest = nodes.iter().map(|node| node.socket().as_os_str().len() + 1).max().unwrap_or(0);
+        let plan = Self { dir: dir.to_path_buf(), daemon, net: None, nodes, session: None, init: None };
+        plan.fits().map(|()| plan)
+    }
+
+    fn fits(&self) -> Outcome<()> {
+        let longest = self.nodes.iter().map(|node| node.socket().as_os_str().len() + 1).max().unwrap_or(0);
         if longest > SOCKET_PATH_MAX {
             return Err(Trouble::new(format!(
                 "{} is too long a path: the nodes' sockets in it would have {longest} bytes, and a Unix socket's path \
                  has at most {SOCKET_PATH_MAX}; use a shorter --dir",
-                dir.display()
+                self.dir.display()
             )));
         }
-        Ok(Self { dir: dir.to_path_buf(), daemon, net: None, nodes, init: None })
+        Ok(())
+    }
+
+    /// Adds so many Session nodes, and a registry for them.
+    pub fn with_session_nodes(mut self, count: u8, programs: Option<Programs>) -> Outcome<Self> {
+        if programs.is_some() {
+            let ipv6 = Path::new("/proc/net/if_inet6").exists();
+            self.nodes.push(Node::new(&self.dir, Role::Registry, 1, ipv6));
+            self.nodes.extend((1..=count).map(|number| Node::new(&self.dir, Role::Session, number, ipv6)));
+        }
+        self.session = programs;
+        self.fits().map(|()| self)
     }
 
     /// Gives clients and services these lengths of paths, by their numbers in turn; none leaves it to the daemons.
     pub fn with_hops(mut self, hops: &[u8]) -> Self {
-        for node in self.nodes.iter_mut().filter(|node| node.role != Role::Relay) {
+        for node in self.nodes.iter_mut().filter(|node| node.role.has_tun()) {
             node.hops = hops.iter().cycle().nth(usize::from(node.number - 1)).copied();
         }
         self

@@ -24,7 +24,7 @@ pub struct NodeStatus {
 impl NodeStatus {
     /// Whether a node of this role needs nothing more.
     pub fn suffices(&self, role: Role) -> bool {
-        self.ready && (role != Role::Service || (self.published && self.loki.is_some()))
+        self.ready && (!role.is_site() || (self.published && self.loki.is_some()))
     }
 }
 

@@ -70,17 +70,20 @@ pub async fn show(dir: &Path, json: bool, screen: &Screen) -> Outcome<u8> {
 
 async fn line(plan: &Plan, node: &Node, vital: Option<&Vital>) -> NodeLine {
     let inside = vital.and_then(|vital| vital.pid);
-    let status = if inside.is_some() { probe::probe(&node.socket()).await } else { None };
+    let asked = inside.is_some() && node.role.has_daemon();
+    let status = if asked { probe::probe(&node.socket()).await } else { None };
     let mut state = match (vital, &status) {
         (Some(Vital { pid: None, end, .. }), _) => format!("ended, {}", end.as_deref().unwrap_or("not started")),
+        (Some(Vital { end: Some(end), .. }), _) => end.clone(),
         (_, Some(status)) if status.suffices(node.role) => "ready".into(),
+        (_, None) if !node.role.has_daemon() => "ready".into(),
         (_, Some(_)) => "not ready".into(),
         (_, None) => "silent".into(),
     };
     if vital.is_some_and(|vital| vital.partitioned) {
         state.push_str(", cut off");
     }
-    let visits = node.role != Role::Relay && status.is_some();
+    let visits = node.role.has_tun() && status.is_some();
     NodeLine {
         name: node.name.clone(),
         role: node.role,

@@ -13,6 +13,7 @@ use super::impair::Impairment;
 use super::init::{KEEP, Request, STARTED};
 use super::plan::{Node, Plan, Role};
 use super::screen::{Screen, Wait, seconds};
+use super::session::{self, Programs};
 use super::{Size, files, life, probe};
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 
@@ -43,9 +44,6 @@ pub fn check(size: &Size) -> Outcome<()> {
     if size.exits > 0 {
         return Err(Trouble::refusal("--exits: not yet. devnet has no exit nodes so far; leave it out"));
     }
-    if size.session_nodes > 0 {
-        return Err(Trouble::refusal("--session-nodes: not yet. devnet starts no session-node so far; leave it out"));
-    }
     if let Some(hops) = size.hops.iter().find(|hops| **hops > size.relays || size.relays < 2) {
         let what = format!("--hops {hops}: {} relays are too few for it; give more --relays", size.relays);
         return Err(Trouble::refusal(what));
@@ -66,7 +64,10 @@ pub async fn raise(dir: &Path, size: &Size, screen: &Screen) -> Outcome<Raised> 
         None => std::env::current_exe().or_trouble(|| "cannot find this program's own file".into())?,
     };
     let daemon = fs::canonicalize(&daemon).or_trouble(|| format!("the program {} is not there", daemon.display()))?;
-    let mut plan = Plan::new(dir, daemon, size.relays, size.clients, size.services)?.with_hops(&size.hops);
+    let beside = size.session_programs.as_deref().or_else(|| daemon.parent());
+    let programs = (size.session_nodes > 0).then(|| Programs::find(beside)).transpose()?;
+    let plan = Plan::new(dir, daemon, size.relays, size.clients, size.services)?;
+    let mut plan = plan.with_session_nodes(size.session_nodes, programs)?.with_hops(&size.hops);
     plan.net = size.net.wanted.map(with_seed).transpose()?;
     life::clear(dir)?;
     files::write(&mut plan)?;
@@ -121,21 +122,28 @@ async fn start(plan: &Plan) -> Outcome<ChildStdin> {
 async fn wait_ready(plan: &mut Plan, screen: &Screen) -> Outcome<()> {
     let mut wait = Wait::new();
     let mut waiting: Vec<usize> = (0..plan.nodes.len()).collect();
+    let session_nodes = plan.nodes.iter().filter(|node| node.role == Role::Session).count();
     loop {
         let mut still = Vec::new();
         for at in waiting.clone() {
             let Some(node) = plan.nodes.get_mut(at) else { continue };
+            if !session::suffices(node, session_nodes) {
+                still.push(at);
+                continue;
+            }
             match probe::probe(&node.socket()).await {
                 Some(status) if status.suffices(node.role) => node.loki = status.loki,
+                _ if !node.role.has_daemon() => {}
                 _ => still.push(at),
             }
         }
-        for role in [Role::Relay, Role::Client, Role::Service] {
+        for role in [Role::Relay, Role::Client, Role::Service, Role::Registry, Role::Session] {
             let of_role = |list: &[usize]| list.iter().filter(|at| plan.nodes[**at].role == role).count();
             if of_role(&waiting) > 0 && of_role(&still) == 0 {
                 let all = plan.nodes.iter().filter(|node| node.role == role).count();
                 let plural = if all == 1 { "" } else { "s" };
-                screen.progress(format_args!("{all} {}{plural} ready", role.word()));
+                let what = if role == Role::Session { "session node" } else { role.word() };
+                screen.progress(format_args!("{all} {what}{plural} ready"));
             }
         }
         waiting = still;

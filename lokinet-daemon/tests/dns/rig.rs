@@ -44,7 +44,7 @@ impl Answerer for Node {
 pub fn node() -> Node {
     Node(Arc::new(|question| {
         let leases = Leases::new(range());
-        let view = View { own: OWN, range: range(), netid: "lokinet", leases: &leases, srv: &[] };
+        let view = View { own: OWN, range: range(), netid: "lokinet", leases: &leases, srv: &[], is_relay: &|_| false };
         let answer = match decide(&question, &view) {
             Step::Answer(answer) => answer,
             Step::Lookup(_) => Answer::empty(Code::NxDomain),

@@ -139,7 +139,7 @@ fn text(plan: &Plan, figures: &Figures, cost: Option<directory::Cost>) -> String
     if let Some(cost) = cost {
         lines.push(format!(
             "directory of {} relays, one client: registry {:.0} kB, {:.3} CPU-s; contacts {:.1} MB, {:.2} CPU-s cold; \
-             all told again over a path {:.1} MB on its wire, {:.3} CPU-s to compare, each ten minutes",
+             a round over a path {:.2} MB on its wire each ten minutes; {:.3} CPU-s to compare all told again",
             cost.relays,
             kb(cost.registry as u64),
             cost.registry_cpu,

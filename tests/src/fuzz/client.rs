@@ -160,7 +160,9 @@ impl Story {
                 Some(Bytes::copy_from_slice(&self.stage.now.wall.millis().to_be_bytes()))
             }
             Request::Clock => Some(Bytes::copy_from_slice(&feed.wide().to_be_bytes())),
-            Request::Store(_) | Request::Find { .. } | Request::Gossip(_) => panic!("a client tells its first hop"),
+            Request::Store(_) | Request::Find { .. } | Request::Gossip(_) | Request::Ended(_) => {
+                panic!("a client tells its first hop")
+            }
         };
         self.stage.reply(0, reply);
     }
@@ -180,7 +182,8 @@ impl Story {
                 self.door = opened.map(|introset| introset.handshake).or(self.door.take());
                 Tell::Stored(!feed.one_in(8))
             }
-            Ask::Contacts { .. } => Tell::Contacts((0..RELAYS).map(|n| fresh_contact(n, feed.byte().into())).collect()),
+            Ask::Names { .. } => Tell::Names((0..RELAYS).map(|n| [n as u8; 8]).collect()),
+            Ask::Named(_) => Tell::Contacts((0..RELAYS).map(|n| fresh_contact(n, feed.byte().into())).collect()),
             Ask::Close => return,
         };
         self.say(route, usize::MAX, message, &tell.encode());

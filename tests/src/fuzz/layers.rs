@@ -33,7 +33,7 @@ pub fn cell(bytes: &[u8]) {
     let mut peer = Channel::new(suite, Role::Initiator, &exporter);
     let mut links = Links::default();
     let remote = (Ipv4Addr::new(10, 1, 0, 1), 1090).into();
-    links.up(&linked(link, None, RelayId([1; 32]), exporter, suite, remote), true);
+    links.up(&linked(link, None, RelayId([1; 32]), exporter, suite, remote), true, Time::default());
     let ids = Channel::new(suite, Role::Responder, &exporter).receiving_ids();
     let (mut now, mut sealed, mut made) = (Time::default(), Vec::new(), 0u32);
     while !feed.is_empty() {

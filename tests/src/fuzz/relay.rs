@@ -23,6 +23,7 @@ use lokinet_core::wire::fragment;
 use lokinet_core::wire::id::{PathId, RelayId};
 use lokinet_core::wire::introset::{Introset, Lease};
 use lokinet_core::wire::request::Request;
+use std::collections::BTreeSet;
 
 /// Most moves of one story.
 const MOVES: usize = 400;
@@ -56,6 +57,8 @@ struct Story {
     paths: Vec<Path>,
     /// The last build's bytes, to be sent again.
     last: Bytes,
+    /// Names under which paths were to go on.
+    onward: BTreeSet<PathId>,
     reach: Reach,
 }
 
@@ -84,6 +87,7 @@ pub fn story(bytes: &[u8]) -> Reach {
         asked: Vec::new(),
         paths: Vec::new(),
         last: Bytes::new(),
+        onward: BTreeSet::new(),
         reach: Reach::default(),
     };
     story.stage.link(RelayId([100; 32]), None);
@@ -162,6 +166,7 @@ impl Story {
             purpose: if depth == 1 { purpose } else { Purpose::General },
         };
         let deeper = vec![feed.byte(); usize::from(depth - 1) * build::RECORD + RIDER];
+        self.onward.extend(header.next.map(|(.., path)| path));
         let sealed = build::seal_record(NET.onions[0].public(), &header, &deeper, &mut self.chance);
         let Some((mut body, opening)) = sealed else { return };
         build::pad(&mut body, BUILD, &mut self.chance);
@@ -207,7 +212,7 @@ impl Story {
             },
             2 => Ask::Store { at, introset: self.introset(feed) },
             3 => Ask::Store { at, introset: Bytes::copy_from_slice(feed.slice()) },
-            4 => Ask::Contacts { after: RelayId([feed.byte(); 32]) },
+            4 => Ask::Names { after: RelayId([feed.byte(); 32]) },
             _ => Ask::Close,
         }
     }
@@ -259,7 +264,11 @@ impl Story {
                 continue;
             };
             let layer = &mut onion[..size.layer(path.depth.into())];
-            assert!(path.opener.open(layer, self.stage.now.mono).is_ok(), "a layer its client cannot open");
+            if path.opener.open(layer, self.stage.now.mono).is_err() {
+                // A path that has ended may have left its name to one that goes on there.
+                assert!(self.onward.contains(&wire), "a layer its client cannot open");
+                continue;
+            }
             assert!(Kind::from_byte(layer[TYPE_AT]).is_some());
             self.reach.cells += 1;
         }
@@ -277,7 +286,11 @@ impl Story {
             return;
         }
         self.reach.accepted += 1;
-        let Some(shared) = ephemeral.decapsulate(&ciphertext) else { return };
+        // A name that is used again is another path's.
+        self.paths.retain(|other| (other.link, other.back) != (link, header.back));
+        // Under a key of which nobody has the secret, the relay seals what nobody can open.
+        let own = *header.ephemeral == *ephemeral.public();
+        let Some(shared) = ephemeral.decapsulate(&ciphertext).filter(|_| own) else { return };
         let [forward, backward] = opening.layers(&RelayId(NET.relays[0].public()), &ciphertext, &shared);
         let path = Path {
             link,
@@ -287,8 +300,6 @@ impl Story {
             sealer: Sealer::new(header.suite, &forward, Order::Scrambled),
             opener: Opener::new(header.suite, &backward),
         };
-        // A name that is used again is another path's.
-        self.paths.retain(|other| (other.link, other.back) != (path.link, path.back));
         if self.paths.len() >= PATHS {
             self.paths.remove(0);
         }

@@ -161,7 +161,8 @@ fn control() -> Vec<Vec<u8>> {
         Ask::Ping,
         Ask::Find { at, key: [2; 32] },
         Ask::Store { at, introset: Bytes::from_static(b"introset") },
-        Ask::Contacts { after: at },
+        Ask::Names { after: at },
+        Ask::Named(vec![[1; 8]; 3]),
         Ask::Close,
     ];
     let contacts = NET.contacts[..1].to_vec();
@@ -178,6 +179,7 @@ fn requests() -> Vec<Vec<u8>> {
         Request::Find { key: [1; 32] },
         Request::Gossip(body),
         Request::Clock,
+        Request::Ended(vec![lokinet_core::wire::id::PathId(7)]),
     ];
     let encoded = requests.iter().map(|request| request.encode().to_vec());
     encoded.chain([NET.contacts[0].to_vec()]).collect()
@@ -225,6 +227,8 @@ fn frames() -> Vec<u8> {
         Frame::Probe(7),
         Frame::Echo(8),
         Frame::Here,
+        Frame::Where,
+        Frame::Met(&[7; 112]),
         Frame::Close,
     ] {
         frame.write(&mut out, 1000);

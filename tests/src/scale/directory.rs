@@ -10,7 +10,7 @@ use lokinet_core::time::Wall;
 use lokinet_core::wire::addrs::Addrs;
 use lokinet_core::wire::cell::Size;
 use lokinet_core::wire::contact::{Card, Contact, LIFETIME, NetId};
-use lokinet_core::wire::control::{CONTACTS_MAX, Tell};
+use lokinet_core::wire::control::{CONTACTS_MAX, NAMES_MAX, Tell};
 use lokinet_core::wire::fragment;
 use lokinet_core::wire::id::RelayId;
 use lokinet_core::wire::registry::{self, Listing, Registry};
@@ -31,7 +31,8 @@ pub struct Cost {
     pub cold_cpu: f64,
     /// Processor seconds for being told all of them again, nothing being new.
     pub again_cpu: f64,
-    /// The same told over a path: what crosses the client's wire downwards, in bytes of UDP payload.
+    /// A round of learning over a path, when ten minutes' share of the contacts is new (each is, every six hours): what
+    /// crosses the client's wire downwards, in bytes of UDP payload.
     pub over_path: usize,
 }
 
@@ -65,11 +66,12 @@ pub fn cost(relays: usize) -> Option<Cost> {
     };
     let (new, cold_cpu) = learn(wall);
     let (newer, again_cpu) = learn(wall);
-    let cells = contacts.chunks(CONTACTS_MAX).map(|page| {
-        let told = Tell::Contacts(page.to_vec()).encode();
-        fragment::split(1, &told, Size::Full.payload()).len()
-    });
-    let over_path = cells.sum::<usize>() * Size::Full.datagram();
+    let cells = |tell: Tell| fragment::split(1, &tell.encode(), Size::Full.payload()).len();
+    let all = netdb.names(&RelayId([0; 32]), relays);
+    let named: usize = all.chunks(NAMES_MAX).map(|page| cells(Tell::Names(page.to_vec()))).sum();
+    let fresh: usize =
+        contacts[..relays / 36].chunks(CONTACTS_MAX).map(|page| cells(Tell::Contacts(page.to_vec()))).sum();
+    let over_path = (named + fresh) * Size::Full.datagram();
     let bytes = contacts.iter().map(|contact| contact.len()).sum();
     (new == relays && newer == 0).then_some(Cost {
         relays,

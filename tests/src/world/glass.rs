@@ -12,7 +12,7 @@ use lokinet_core::crypto::kdf;
 use lokinet_core::crypto::onion::{BODY_AT, COUNTER, Opener, Order, Sealer, TYPE_AT};
 use lokinet_core::crypto::random::Chance;
 use lokinet_core::crypto::seal::{Mask, TAG};
-use lokinet_core::link::{LinkId, LinkUp, Links, Role, Ticket};
+use lokinet_core::link::{Egress, LinkId, LinkUp, Links, Role, Ticket};
 use lokinet_core::node::Node;
 use lokinet_core::node::io::{Run, Save, Wake};
 use lokinet_core::time::{Now, Time};
@@ -169,8 +169,8 @@ impl Pane {
             Role::Initiator => Role::Responder,
             Role::Responder => Role::Initiator,
         };
-        self.outer.up(up, false);
-        self.inner.up(&LinkUp { role, ..behind.clone() }, false);
+        self.outer.up(up, false, Time::default());
+        self.inner.up(&LinkUp { role, ..behind.clone() }, false, Time::default());
         behind
     }
 

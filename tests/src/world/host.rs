@@ -123,10 +123,12 @@ impl Disk {
             Save::OnionKeys(keys) => self.rest.onion_keys = Some(keys),
             Save::Guards(guards) => self.rest.guards = Some(guards),
             Save::Profiles(profiles) => self.rest.profiles = Some(profiles),
+            Save::Registry(signed) => self.rest.registry = Some(signed),
         }
     }
 
     pub fn saved(&self) -> Saved {
-        Saved { contacts: self.contacts.values().cloned().collect(), ..self.rest.clone() }
+        let contacts = self.contacts.values().cloned().collect();
+        Saved { contacts, own: self.own.clone(), ..self.rest.clone() }
     }
 }

@@ -1,6 +1,7 @@
 //! The laws of the world, looked after while it runs: in small towns after every step at whoever made it, everywhere at
 //! every beat. Live paths exist at each hop, no hop outlives its lifetime, leases are a bijection and are not dealt anew
-//! within their time, every table keeps its bound, everybody who asked is answered. Whoever breaks one ends the run.
+//! within their time, every table keeps its bound, every account balances, everybody who asked is answered. Whoever breaks
+//! one ends the run.
 //! Neighbours: `world` calls it; `node::census` in the core counts; `quiet` listens to the log.
 
 use super::World;
@@ -64,6 +65,7 @@ impl World {
         let mut broken = BTreeMap::new();
         for id in 0..self.hosts.len() {
             self.keep_bounds(id);
+            self.keep_accounts(id);
             self.end_hops(id);
             self.answer_all(id);
             self.keep_leases(id);
@@ -76,6 +78,13 @@ impl World {
         let Some(node) = self.hosts[id].machine.as_ref().and_then(|machine| machine.node()) else { return };
         node.tables(&mut |name, size, bound| {
             assert!(size <= bound, "{} keeps {size} {name}, and may keep {bound}", self.hosts[id].name);
+        });
+    }
+
+    fn keep_accounts(&self, id: usize) {
+        let Some(node) = self.hosts[id].machine.as_ref().and_then(|machine| machine.node()) else { return };
+        node.accounts(&mut |name, came, went| {
+            assert_eq!(came, went, "{} lost, or made up, {name}: so many came, and so many went", self.hosts[id].name);
         });
     }
 

@@ -1,7 +1,7 @@
 //! QUIC connections as the border shows them: a dial that ends in `LinkUp` or `DialFailed`, requests that are each
-//! answered once, and an end. Losses cost time instead of data, as retransmission would; a peer that died is noticed
-//! only by its silence. TLS itself is not here; labs test it. Neighbours: `wire` says how long things take, `world`
-//! owns the queue.
+//! answered once, and an end. Losses cost time instead of data, as retransmission would; a peer that died is noticed by
+//! its silence, or, once it is back, by its not knowing us (a stateless reset). TLS itself is not here; labs test it.
+//! Neighbours: `wire` says how long things take, `world` owns the queue.
 
 use super::World;
 use super::eyes::Body;
@@ -9,7 +9,8 @@ use super::queue::Happening;
 use bytes::Bytes;
 use core::time::Duration;
 use lokinet_core::node::io::{
-    DialId, Input, LinkId, LinkKey, LinkUp, NoReply, REPLY_MAX, REQUEST_MAX, REQUESTS_OPEN, Role, Suite, Ticket,
+    CLIENT_ALIVE, CLIENT_IDLE, DialId, Input, LinkId, LinkKey, LinkUp, NoReply, RELAY_ALIVE, RELAY_IDLE, REPLY_MAX,
+    REQUEST_MAX, REQUESTS_OPEN, Role, Suite, Ticket,
 };
 use lokinet_core::time::Time;
 use lokinet_core::wire::id::RelayId;
@@ -19,12 +20,12 @@ use std::net::SocketAddr;
 
 /// How long one address is tried.
 pub const DIAL_PATIENCE: Duration = Duration::from_secs(5);
-/// Silence after which a connection is lost.
-pub const IDLE: Duration = Duration::from_secs(30);
 /// What the cryptography of a handshake costs at each end.
 const HANDSHAKE: Duration = Duration::from_millis(1);
-/// First wait before a packet that met a cut wire is sent again; doubles.
+/// First wait before a packet that met a cut wire or a dead host is sent again; doubles.
 const AGAIN: Duration = Duration::from_millis(300);
+/// First wait before a dial whose first flight was not answered sends it again; doubles (RFC 9002 §6.2.2).
+const FIRST_PROBE: Duration = Duration::from_secs(1);
 /// Bytes of a handshake flight (key shares of X25519MLKEM768).
 const FLIGHT: usize = 2400;
 
@@ -80,6 +81,9 @@ struct Conn {
     ends: [End; 2],
     exporter: [u8; 32],
     suite: Suite,
+    /// Silence after which it is lost, and how often the dialler breaks its own.
+    idle: Duration,
+    alive: Duration,
     /// Since when the two cannot hear each other.
     broken: Option<Time>,
 }
@@ -104,13 +108,15 @@ pub(super) enum Parcel {
 #[derive(Clone)]
 pub(super) enum Step {
     Call { attempt: u64, round: u32, tries: u32, to: usize },
-    Knock { attempt: u64, round: u32, to: usize },
+    Knock { attempt: u64, round: u32, tries: u32, to: usize },
     Turned { attempt: u64, round: u32 },
     Welcome { attempt: u64, round: u32, to: usize, life: u32 },
     Failed { host: usize, life: u32, dial: DialId },
     Send { conn: u64, to: usize, parcel: Parcel, tries: u32 },
     Parcel { conn: u64, to: usize, parcel: Parcel },
     Idle { conn: u64 },
+    Reset { conn: u64, to: usize },
+    Alive { conn: u64 },
     Ended { ask: u64, result: Result<Bytes, NoReply> },
     Unasked { host: usize, life: u32, ticket: Ticket },
 }
@@ -202,7 +208,7 @@ impl World {
     pub(super) fn quic_step(&mut self, step: Step) {
         match step {
             Step::Call { attempt, round, tries, to } => self.call(attempt, round, tries, to),
-            Step::Knock { attempt, round, to } => self.knock(attempt, round, to),
+            Step::Knock { attempt, round, tries, to } => self.knock(attempt, round, tries, to),
             Step::Turned { attempt, round } => {
                 if self.quic.attempts.get(&attempt).is_some_and(|a| a.round == round) {
                     self.next_address(attempt);
@@ -219,11 +225,23 @@ impl World {
             Step::Parcel { conn, to, parcel } => self.parcel(conn, to, parcel),
             Step::Idle { conn } => {
                 let broken = self.quic.conns.get(&conn).and_then(|c| c.broken);
-                if broken.is_some_and(|since| self.now.since(since) >= IDLE) {
+                let idle = self.quic.conns.get(&conn).map(|c| c.idle).unwrap_or_default();
+                if broken.is_some_and(|since| self.now.since(since) >= idle) {
                     self.lose(conn, 0);
                     self.lose(conn, 1);
                     self.quic.conns.remove(&conn);
                 }
+            }
+            Step::Alive { conn } => {
+                let wire = self.quic.conns.get(&conn).map(|c| (c.ends[0].host, c.ends[1].host));
+                let takes = wire.and_then(|wire| self.wires.carry(wire, 64, self.now, &mut self.rng));
+                if let Some(takes) = takes {
+                    self.knock_on(conn, 1, takes);
+                }
+            }
+            Step::Reset { conn, to } => {
+                self.lose(conn, to);
+                self.quic.conns.remove(&conn);
             }
             Step::Ended { ask, result } => self.ended(ask, result),
             Step::Unasked { host, life, ticket } => {
@@ -253,7 +271,7 @@ impl World {
         let Some(attempt) = self.quic.attempts.get(&number).filter(|a| a.round == round) else { return };
         let wire = (attempt.host, to);
         match self.wires.carry(wire, FLIGHT, self.now, &mut self.rng) {
-            Some(takes) => self.step_at(self.now + takes, Step::Knock { attempt: number, round, to }),
+            Some(takes) => self.step_at(self.now + takes, Step::Knock { attempt: number, round, tries, to }),
             None => {
                 let again = self.now + AGAIN * (1 << tries.min(6));
                 self.step_at(again, Step::Call { attempt: number, round, tries: tries + 1, to });
@@ -262,10 +280,13 @@ impl World {
     }
 
     /// The first flight reaches the dialled host. A dead host, or one that does not listen, says nothing.
-    fn knock(&mut self, number: u64, round: u32, to: usize) {
+    fn knock(&mut self, number: u64, round: u32, tries: u32, to: usize) {
         let Some(attempt) = self.quic.attempts.get(&number).filter(|a| a.round == round) else { return };
         let (host, wanted) = (attempt.host, attempt.peer);
-        let Some(key) = self.hosts[to].key.filter(|_| self.hosts[to].machine.is_some()) else { return };
+        let Some(key) = self.hosts[to].key.filter(|_| self.hosts[to].machine.is_some()) else {
+            let again = self.now + FIRST_PROBE * (1 << tries.min(6));
+            return self.step_at(again, Step::Call { attempt: number, round, tries: tries + 1, to });
+        };
         let Some(back) = self.wires.carry((to, host), FLIGHT, self.now, &mut self.rng) else { return };
         let (at, life) = (self.now + back + HANDSHAKE, self.hosts[to].life);
         if key == wanted {
@@ -279,6 +300,10 @@ impl World {
     fn welcome(&mut self, number: u64, round: u32, to: usize, life: u32) {
         let Some(attempt) = self.quic.attempts.get(&number).filter(|a| a.round == round) else { return };
         let (host, dial, peer, key) = (attempt.host, attempt.dial, attempt.peer, attempt.key);
+        let (idle, alive) = match key {
+            LinkKey::Identity => (RELAY_IDLE, RELAY_ALIVE),
+            LinkKey::Throwaway => (CLIENT_IDLE, CLIENT_ALIVE),
+        };
         self.quic.attempts.remove(&number);
         let key = match (key, self.hosts[host].key) {
             (LinkKey::Identity, Some(key)) => key,
@@ -298,7 +323,7 @@ impl World {
         if self.hosts[to].life == life {
             self.hosts[to].links.insert(far.link, (conn, 1));
         }
-        self.quic.conns.insert(conn, Conn { ends: [near, far], exporter, suite, broken: None });
+        self.quic.conns.insert(conn, Conn { ends: [near, far], exporter, suite, idle, alive, broken: None });
         self.step_at(self.now, Step::Send { conn, to: 1, parcel: Parcel::Finished, tries: 0 });
         self.review(&[conn]);
         self.link_up(conn, 0, Some(dial));
@@ -352,7 +377,38 @@ impl World {
             let (from, to) = (self.hosts[wire.0].addr, self.hosts[wire.1].addr);
             self.eyes.bodies.push(Body { at: self.now, from, to, reply, bytes });
         }
+        let waits = matches!(&parcel, Parcel::Request(ask) if self.quic.asks.contains_key(ask));
+        if waits && self.hosts[wire.1].machine.is_none() {
+            let again = self.now + AGAIN * (1 << tries.min(6));
+            return self.step_at(again, Step::Send { conn, to, parcel, tries: tries + 1 });
+        }
         self.step_at(self.now + takes, Step::Parcel { conn, to, parcel });
+        self.knock_on(conn, to, takes);
+    }
+
+    /// A packet comes to a relay that was started again and knows nothing of the connection: it says so. Its ids and
+    /// resets grow from its seed; a client's are forgotten with it, and it says nothing.
+    fn knock_on(&mut self, conn: u64, to: usize, takes: Duration) {
+        let Some(c) = self.quic.conns.get(&conn) else { return };
+        let (near, far) = (c.ends[1 - to].host, &c.ends[to]);
+        let forgot = far.life != self.hosts[far.host].life && self.hosts[far.host].key.is_some();
+        if forgot && self.hosts[far.host].machine.is_some() {
+            let wire = (far.host, near);
+            if let Some(back) = self.wires.carry(wire, 64, self.now, &mut self.rng) {
+                self.step_at(self.now + takes + back, Step::Reset { conn, to: 1 - to });
+            }
+        }
+    }
+
+    /// A process began: whoever dialled the one before says now and then that he is still there.
+    pub(super) fn revive_links(&mut self, host: usize) {
+        let dialled = |c: &Conn| c.ends[1].host == host && c.ends[0].stage == Stage::Up;
+        let conns: Vec<(u64, Duration)> =
+            self.quic.conns.iter().filter(|(_, c)| dialled(c)).map(|(number, c)| (*number, c.alive)).collect();
+        for (conn, alive) in conns {
+            let since = Duration::from_nanos(self.rng.next_u64() % alive.as_nanos() as u64);
+            self.step_at(self.now + since, Step::Alive { conn });
+        }
     }
 
     fn parcel(&mut self, conn: u64, to: usize, parcel: Parcel) {
@@ -482,7 +538,8 @@ impl World {
             match (gone || cut, conn.broken) {
                 (true, None) => {
                     conn.broken = Some(self.now);
-                    self.step_at(self.now + IDLE, Step::Idle { conn: *number });
+                    let at = self.now + conn.idle;
+                    self.step_at(at, Step::Idle { conn: *number });
                 }
                 (false, Some(_)) => conn.broken = None,
                 _ => {}

@@ -5,6 +5,7 @@ use super::eyes::Views;
 use super::glass::Glass;
 use super::machine::{Birth, Machine};
 use super::{BEGINNING, Event, World};
+use bytes::Bytes;
 use core::time::Duration;
 use ed25519_dalek::SigningKey;
 use lokinet_core::crypto::key::Identity;
@@ -16,7 +17,7 @@ use lokinet_core::time::Wall;
 use lokinet_core::wire::addrs::Addrs;
 use lokinet_core::wire::contact::NetId;
 use lokinet_core::wire::id::RelayId;
-use lokinet_core::wire::registry::{self, Listing, Registry};
+use lokinet_core::wire::registry::{self, Listing, Refused, Registry};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,6 +25,8 @@ use zeroize::Zeroizing;
 
 /// Relays whose contacts everybody is given at birth.
 pub const BOOTSTRAPS: usize = 3;
+/// Authorities that sign the registry, and how many of them it needs.
+pub const AUTHORITIES: (usize, usize) = (3, 2);
 /// The network's id; private, so that private addresses are allowed.
 pub const NETID: &str = "world";
 
@@ -49,7 +52,7 @@ pub struct Papers {
     pub identity: Option<Zeroizing<[u8; 32]>>,
     /// Where it is.
     pub addr: SocketAddr,
-    /// The Ed25519 seed of the authority that signs the registry.
+    /// What the Ed25519 seeds of the authorities that sign the registry are made from.
     pub authority: Zeroizing<[u8; 32]>,
     /// Every relay there is, sorted.
     pub registry: Vec<RelayId>,
@@ -129,11 +132,31 @@ impl World {
     /// The authority publishes a new edition of the registry, in which these relays are listed, and every living node
     /// is given it. It counts from the beginning, for so long.
     pub fn publish_registry(&mut self, serial: u64, relays: &[&str], lasts: Duration) {
+        let all = self.hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        assert!(self.show_registry(&all, serial, relays, lasts, AUTHORITIES.0), "all authorities do not suffice");
+    }
+
+    /// Somebody shows these nodes an edition that the last `signers` of the authorities have signed, and they do with it what
+    /// a daemon does with its file. Whether it counts for anybody.
+    pub fn show_registry(
+        &mut self,
+        to: &[&str],
+        serial: u64,
+        relays: &[&str],
+        lasts: Duration,
+        signers: usize,
+    ) -> bool {
         let listed: Vec<RelayId> = relays.iter().filter_map(|name| self.key(name)).collect();
-        let registry = registry_of(&self.seed_of("authority"), serial, &listed, BEGINNING.plus(lasts), BEGINNING);
-        for id in 0..self.hosts.len() {
+        let authorities = authorities(&self.seed_of("authority"));
+        let signers = &authorities[AUTHORITIES.0 - signers..];
+        let signed = sign(signers, serial, &listed, BEGINNING.plus(lasts));
+        let Ok(registry) = verify(signed, &authorities, BEGINNING) else { return false };
+        for name in to {
+            let id = self.host(name);
             self.feed(id, Input::Registry(registry.clone()));
         }
+        true
     }
 
     /// Lets time pass until every living node of the town is ready and every service has published, each in the life
@@ -191,22 +214,35 @@ fn key_of(seed: &[u8; 32]) -> RelayId {
     RelayId(SigningKey::from_bytes(seed).verifying_key().to_bytes())
 }
 
-/// A registry, signed long ago and verified now.
-fn registry_of(authority: &[u8; 32], serial: u64, relays: &[RelayId], until: Wall, now: Wall) -> Registry {
-    let netid = NetId::new(NETID).expect("a short name");
-    let authority = Identity::from_seed(authority);
+fn authorities(seed: &[u8; 32]) -> Vec<Identity> {
+    let seed = |number: u8| core::array::from_fn(|i| if i == 0 { seed[0] ^ number } else { seed[i] });
+    (0..AUTHORITIES.0 as u8).map(|number| Identity::from_seed(&seed(number))).collect()
+}
+
+/// A registry, signed long ago.
+fn sign(signers: &[Identity], serial: u64, relays: &[RelayId], until: Wall) -> Bytes {
     let listings: Vec<Listing> =
         relays.iter().map(|id| Listing { id: *id, operator: 0, hint: Addrs::default() }).collect();
-    let signed = registry::sign(netid, serial, Wall::from_secs(1), until, &listings, core::slice::from_ref(&authority));
-    Registry::verify(signed, netid, &[authority.public()], 1, now).expect("just signed")
+    registry::sign(netid(), serial, Wall::from_secs(1), until, &listings, signers)
+}
+
+fn verify(signed: Bytes, authorities: &[Identity], now: Wall) -> Result<Registry, Refused> {
+    let keys: Vec<[u8; 32]> = authorities.iter().map(Identity::public).collect();
+    Registry::verify(signed, netid(), &keys, AUTHORITIES.1, now)
+}
+
+fn netid() -> NetId {
+    NetId::new(NETID).expect("a short name")
 }
 
 /// Makes the node: configuration from its papers, chance, clocks and disk from its birth.
 pub fn bear(papers: &Papers, birth: Birth) -> Node {
-    let netid = NetId::new(NETID).expect("a short name");
     // For long: scenarios that jump clocks stay inside.
     let until = Wall::from_secs(u32::MAX.into());
-    let registry = registry_of(&papers.authority, 1, &papers.registry, until, birth.now.wall);
+    let authorities = authorities(&papers.authority);
+    let file = verify(sign(&authorities, 1, &papers.registry, until), &authorities, birth.now.wall);
+    let keys: Vec<[u8; 32]> = authorities.iter().map(Identity::public).collect();
+    let registry = file.expect("just signed").or_kept(birth.saved.registry.as_ref(), netid(), &keys, AUTHORITIES.1);
     // A client's identity is as fresh as its chance; a service's is its keyfile.
     let seed = papers.identity.clone().unwrap_or_else(|| Zeroizing::new(birth.seed.map(|byte| !byte)));
     let identity = Identity::from_seed(&seed);
@@ -227,7 +263,14 @@ pub fn bear(papers: &Papers, birth: Birth) -> Node {
             netid: NETID.to_owned(),
         })),
     };
-    let config =
-        Config { netid, private: true, registry, bootstraps: birth.bootstraps, saved: birth.saved, aes: true, trade };
+    let config = Config {
+        netid: netid(),
+        private: true,
+        registry,
+        bootstraps: birth.bootstraps,
+        saved: birth.saved,
+        aes: true,
+        trade,
+    };
     Node::new(config, birth.seed.into(), birth.now)
 }

@@ -130,11 +130,13 @@ fn sessions() {
         Frame::Probe(1),
         Frame::Echo(2),
         Frame::Here,
+        Frame::Where,
+        Frame::Met(b"leases"),
         Frame::Close,
     ] {
         frame.write(&mut frames, 1000);
     }
-    page.bytes("frames: packet 'packet', probe 1, echo 2, here, close", &frames);
+    page.bytes("frames: packet 'packet', probe 1, echo 2, here, where, met 'leases', close", &frames);
     page.hold("sessions.txt");
 }
 
@@ -146,7 +148,8 @@ fn messages() {
         ("ping", Ask::Ping),
         ("find 02 02 .. at 1", Ask::Find { at, key: [2; 32] }),
         ("store 'bytes' at 1", Ask::Store { at, introset: bytes.clone() }),
-        ("contacts after 1", Ask::Contacts { after: at }),
+        ("names after 1", Ask::Names { after: at }),
+        ("named 02 02 ..", Ask::Named(vec![[2; 8]])),
         ("close", Ask::Close),
     ] {
         page.bytes(&format!("ask: {name}"), ask.encode());
@@ -160,6 +163,7 @@ fn messages() {
         ("no contacts", Tell::Contacts(Vec::new())),
         ("closed", Tell::Closed),
         ("join 7 ended", Tell::JoinEnded(CallerId(7))),
+        ("names", Tell::Names(vec![[2; 8], [3; 8]])),
     ] {
         page.bytes(&format!("tell: {name}"), tell.encode());
     }
@@ -170,6 +174,7 @@ fn messages() {
         ("find 02 02 ..", Request::Find { key: [2; 32] }),
         ("gossip 'bytes'", Request::Gossip(bytes)),
         ("clock", Request::Clock),
+        ("path 7 ended", Request::Ended(vec![PathId(7)])),
     ] {
         page.bytes(&format!("request: {name}"), request.encode());
     }

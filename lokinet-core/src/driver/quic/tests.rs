@@ -15,12 +15,17 @@ struct End {
 
 impl End {
     fn new(seed: Option<u8>, offers: &'static [Suite]) -> End {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        End::at("127.0.0.1:0".parse().unwrap(), seed, offers)
+    }
+
+    fn at(addr: SocketAddr, seed: Option<u8>, offers: &'static [Suite]) -> End {
+        let socket = std::net::UdpSocket::bind(addr).unwrap();
         let addr = socket.local_addr().unwrap();
         let socket = TokioRuntime.wrap_udp_socket(socket).unwrap();
         let identity = seed.map(|seed| Identity::from_seed(&[seed; 32]).unwrap());
         let key = ed25519_dalek::SigningKey::from_bytes(&[seed.unwrap_or(0); 32]);
-        let (quic, happened) = Quic::new(vec![socket], identity, offers).unwrap();
+        let seed = seed.map(|seed| Zeroizing::new([seed; 32]));
+        let (quic, happened) = Quic::new(vec![socket], identity, seed, offers).unwrap();
         End { quic, happened, addr, id: RelayId(key.verifying_key().to_bytes()) }
     }
 
@@ -257,20 +262,74 @@ async fn a_client_that_moves_is_believed_after_a_while() {
     assert_eq!(a.replied().await, (Ticket(1), Ok(Bytes::from_static(b"seen"))));
 
     assert!(b.quic.moved(at(10)).is_empty() && b.quic.moved(at(13)).is_empty(), "not yet");
-    assert_eq!(b.quic.route(a.addr).map(|route| route.link), Some(up_b.link), "cells still go to the old address");
+    assert_eq!(
+        b.quic.routes().to(a.addr).map(|route| route.link),
+        Some(up_b.link),
+        "cells still go to the old address"
+    );
     assert_eq!(b.quic.moved(at(14)), [(up_b.link, new)]);
-    assert_eq!(b.quic.route(new).map(|route| route.link), Some(up_b.link));
-    assert_ne!(b.quic.route(a.addr).map(|route| route.link), Some(up_b.link));
+    assert_eq!(b.quic.routes().to(new).map(|route| route.link), Some(up_b.link));
+    assert_ne!(b.quic.routes().to(a.addr).map(|route| route.link), Some(up_b.link));
     assert!(b.quic.moved(at(20)).is_empty(), "told once");
     assert!(!a.quic.may_move() && b.quic.may_move());
 }
 
-#[test]
-fn only_its_maker_knows_a_connection_id() {
-    let (mut ours, theirs) = (cid::Keyed::from_os().unwrap(), cid::Keyed::from_os().unwrap());
-    use quinn::ConnectionIdGenerator;
-    let (one, two) = (ours.generate_cid(), ours.generate_cid());
-    assert_ne!(one, two);
-    assert!(ours.validate(&one).is_ok() && ours.validate(&two).is_ok());
-    assert!(theirs.validate(&one).is_err());
+/// An endpoint with a runtime of its own, so that it can be killed: with that, everything it still wants to say is gone.
+struct Life {
+    end: End,
+    inside: tokio::runtime::Handle,
+    stop: tokio::sync::oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Life {
+    fn at(addr: SocketAddr, seed: u8) -> Life {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let end = {
+            let _inside = runtime.enter();
+            End::at(addr, Some(seed), tls::suites())
+        };
+        let inside = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || drop(runtime.block_on(stopped)));
+        Life { end, inside, stop, thread }
+    }
+
+    fn kill(self) -> SocketAddr {
+        let Life { end, stop, thread, .. } = self;
+        stop.send(()).unwrap();
+        thread.join().unwrap();
+        end.addr
+    }
+}
+
+/// Whoever speaks to a relay that was killed and started again, dialler or dialled, learns at once that it forgot.
+#[tokio::test]
+async fn a_relay_that_starts_again_says_that_it_forgot() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    for dialler_dies in [false, true] {
+        let (mut a, mut b) = (Life::at(any, 1), Life::at(any, 2));
+        let inside = a.inside.enter();
+        a.end.quic.dial(DialId(7), b.end.id, vec![b.end.addr], LinkKey::Identity);
+        drop(inside);
+        let (up_a, up_b) = (a.end.up().await, b.end.up().await);
+        // What comes after the handshake has come, the dialled side knows the dialler's reset, too.
+        a.end.quic.request(up_a.link, Ticket(1), Bytes::from_static(b"hello"), PATIENCE);
+        let (ticket, body) = b.end.asked().await;
+        b.end.quic.answer(ticket, Some(body));
+        assert!(a.end.replied().await.1.is_ok());
+        let (dying, seed, mut left, link) = if dialler_dies { (a, 1, b, up_b.link) } else { (b, 2, a, up_a.link) };
+        let _again = Life::at(dying.kill(), seed);
+        let began = Instant::now();
+        left.end.quic.request(link, Ticket(2), Bytes::from_static(b"are you there?"), PATIENCE);
+        let (mut lost, mut down) = (false, false);
+        while !(lost && down) {
+            match left.end.told().await {
+                Input::Reply { ticket: Ticket(2), result } => lost = result == Err(NoReply::LinkLost),
+                Input::LinkDown { link: which } => down = which == link,
+                _ => panic!("what else is there to tell?"),
+            }
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "only its silence told, {dialler_dies}");
+    }
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use super::letters::{LETTER_MAX, LETTERS_WAITING};
 use super::*;
+use std::task::Waker;
 
 /// In these tests a cell starts with a `c`.
 fn is_cell(segment: &[u8]) -> bool {
@@ -37,7 +39,7 @@ fn a_mixed_message_is_cut_at_every_quic_packet() {
 
 fn wire() -> Arc<Wire> {
     let socket = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap().remove(0);
-    Arc::new(Wire::new(socket).unwrap())
+    Arc::new(Wire::watched(socket).unwrap())
 }
 
 async fn readable(wire: &Wire) {
@@ -89,11 +91,11 @@ async fn a_flood_of_quic_is_dropped_and_counted_not_hoarded() {
     let wire = wire();
     let meta = RecvMeta { addr: wire.local(), ..RecvMeta::default() };
     for _ in 0..LETTERS_WAITING + 10 {
-        wire.deliver(b"junk", &meta);
+        wire.letters.deliver(b"junk", &meta);
     }
-    wire.deliver(&[0; LETTER_MAX + 1], &meta);
-    assert_eq!(wire.letters_dropped.load(Ordering::Relaxed), 11);
-    assert_eq!(wire.inbox().letters.len(), LETTERS_WAITING);
+    wire.letters.deliver(&[0; LETTER_MAX + 1], &meta);
+    assert_eq!(wire.letters.dropped.load(Ordering::Relaxed), 11);
+    assert_eq!(wire.letters.len(), LETTERS_WAITING);
 }
 
 #[test]

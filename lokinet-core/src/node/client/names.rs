@@ -23,7 +23,7 @@ impl Client {
             netid: &self.netid,
             leases: &self.leases,
             srv: &self.srv,
-            registry: core.netdb.registry(),
+            is_relay: &|id| core.netdb.registry().lists(id),
         };
         let address = match dns::decide(&question, &view) {
             Step::Answer(answer) => return core.out.push(Output::Dns { ticket, answer }),

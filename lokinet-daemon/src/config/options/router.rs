@@ -32,6 +32,13 @@ pub(super) const ROUTER: Section = Section::new(
         .relay()
         .preset("identity.key"),
         Opt::new(
+            "worker-threads",
+            "How many threads move a relay's cells, 7 at most; 0 for one less than there are processors. The rest of the \
+             relay's work has one more.",
+        )
+        .relay()
+        .preset("0"),
+        Opt::new(
             "block-bogons",
             "Whether private and reserved addresses are refused as relays' addresses. Only a private test network turns \
              this off.",
@@ -42,7 +49,6 @@ pub(super) const ROUTER: Section = Section::new(
         Opt::idle("min-connections", "a client keeps links to its guards, a relay opens links as paths need them"),
         Opt::idle("max-connections", "the limits on links are fixed"),
         Opt::idle("nickname", "relays publish no nickname"),
-        Opt::idle("worker-threads", "the daemon chooses its threads by itself").fine(&["0"]),
         Opt::idle("contact-file", "a relay's own contact is always self.signed in the data directory")
             .fine(&["self.signed"]),
         Opt::idle("encryption-privkey", "onion keys change every day and lie in onion.keys in the data directory")

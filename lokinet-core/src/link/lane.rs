@@ -1,0 +1,99 @@
+//! One core's way out: cells staged for each peer and size, sealed by the run when they leave, on a sub-channel that this
+//! core alone sends on. Neighbours: `port` is what the lanes share, `stage` holds the cells; `node::worker` has one.
+
+use super::channel::Channel;
+use super::port::Ports;
+use super::stage::Stage;
+use super::{Egress, LinkId};
+use crate::time::Time;
+use crate::wire::cell::Size;
+use crate::wire::id::PathId;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+/// Bytes that leave at once, as soon as so many are staged: what one send call takes, in full cells.
+const RUN: usize = 45 * Size::Full.datagram();
+
+/// What one core has staged.
+pub struct Lane {
+    shard: usize,
+    stages: BTreeMap<(LinkId, Size), Stage>,
+    dirty: VecDeque<(LinkId, Size)>,
+    /// The one of them that fills a run.
+    full: Option<(LinkId, Size)>,
+    /// Cells dropped because a peer's stage was full or its link gone.
+    pub dropped: u64,
+}
+
+impl Lane {
+    /// A lane that sends on this sub-channel of every link.
+    pub fn new(shard: usize) -> Lane {
+        Lane { shard, stages: BTreeMap::new(), dirty: VecDeque::new(), full: None, dropped: 0 }
+    }
+
+    /// Seals what is staged and gives it out, run by run, first staged first; `send` gets where to, each cell's size, and
+    /// the cells.
+    pub fn flush(&mut self, ports: &Ports, now: Time, send: &mut impl FnMut(SocketAddr, usize, &[u8])) {
+        while let Some((link, size)) = self.dirty.pop_front() {
+            self.send(link, size, ports, now, send);
+        }
+    }
+
+    /// The same for a run that is full; to be called after every cell that is put.
+    pub fn flush_full(&mut self, ports: &Ports, now: Time, send: &mut impl FnMut(SocketAddr, usize, &[u8])) {
+        let Some((link, size)) = self.full.take() else { return };
+        self.dirty.retain(|staged| *staged != (link, size));
+        self.send(link, size, ports, now, send);
+    }
+
+    fn send(
+        &mut self,
+        link: LinkId,
+        size: Size,
+        ports: &Ports,
+        now: Time,
+        send: &mut impl FnMut(SocketAddr, usize, &[u8]),
+    ) {
+        let Some(stage) = self.stages.get_mut(&(link, size)) else { return };
+        let Some((to, mut sending)) = ports.sending(link, self.shard) else {
+            self.dropped += (stage.len() / size.datagram()) as u64;
+            self.stages.remove(&(link, size));
+            return;
+        };
+        for cell in stage.chunks_exact_mut(size.datagram()) {
+            sending.seal(cell, now);
+        }
+        drop(sending);
+        send(to, size.datagram(), stage);
+        stage.clear();
+    }
+
+    /// Whether nothing is staged.
+    pub fn is_empty(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Gives back the memory of peers that are gone.
+    pub fn tidy(&mut self, ports: &Ports) {
+        self.stages.retain(|(link, _), stage| !stage.is_empty() || ports.by_link.contains_key(link));
+    }
+}
+
+impl Egress for Lane {
+    fn put(&mut self, link: LinkId, path: PathId, size: Size, _: Time, fill: impl FnOnce(&mut [u8])) -> bool {
+        let stage = self.stages.entry((link, size)).or_default();
+        if stage.is_empty() {
+            self.dirty.push_back((link, size));
+        }
+        let Some(cell) = stage.room(size) else {
+            self.dropped += 1;
+            return false;
+        };
+        Channel::name(cell, path);
+        fill(Channel::onion(cell));
+        if stage.len() >= RUN {
+            self.full = Some((link, size));
+        }
+        true
+    }
+}
