@@ -2,9 +2,9 @@
 //! `push`, `transfer` and `onion` (what it wires together), `serve` (which does what it says with real sockets).
 //!
 //! [`Node::handle`] takes in any number of inputs, [`Node::commit`] puts what they changed on disk and gives out what is
-//! to be done: nothing is said before it is kept. [`calls`] holds the calls that wait for others, [`questions`] what
-//! others were asked; [`fan_out`] asks the swarm's other members, [`transfer`] tells them what they missed, [`push`] tells
-//! subscribers, [`onion`] carries onions.
+//! to be done: nothing is said before it is kept. `calls` holds the calls that wait for others, `questions` what
+//! others were asked; `fan_out` asks the swarm's other members, `transfer` tells them what they missed, `push` tells
+//! subscribers, `onion` carries onions.
 
 mod calls;
 mod fan_out;

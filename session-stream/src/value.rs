@@ -1,4 +1,4 @@
-//! The one tree in which a call's parameters and its answer stand, whatever the caller writes: JSON or [`bt`](crate::bt).
+//! The one tree in which a call's parameters and its answer stand, whatever the caller writes: JSON or [`bt`].
 //! The two differ in what they can say, and [`Value`] keeps the difference where it matters: JSON has text only, so bytes
 //! travel as base64 there; bt has bytes only, and neither booleans nor nothing. Neighbours: `bt` (the other notation),
 //! `rpc` (reads and answers).

@@ -3,7 +3,7 @@
 //! not. Neighbours: `hello` (what the choice is made by), `quic` (puts these under quinn).
 //!
 //! Two things make this more than a configuration. rustls refuses a client without a raw key where it would take one, so
-//! [`Choosing`] reads the ClientHello first and then picks one of several configurations. And libquic's tickets announce
+//! `Choosing` reads the ClientHello first and then picks one of several configurations. And libquic's tickets announce
 //! an amount of early data that QUIC forbids, for which rustls hangs up; a client of ours does not read tickets at all.
 
 use std::any::Any;
