@@ -136,8 +136,9 @@ impl Drop for Connection {
 }
 
 /// Answers what the node asks, one after the other and so in its order.
-async fn answer(mut commands: mpsc::Receiver<Command>, handlers: Handlers) {
-    while let Some(Command { endpoint, body, answer }) = commands.recv().await {
+async fn answer(mut commands: mpsc::Receiver<Box<Command>>, handlers: Handlers) {
+    while let Some(command) = commands.recv().await {
+        let Command { endpoint, body, answer } = *command;
         let handlers = handlers.clone();
         // Python may take its time: not on a thread that moves packets.
         let answered = tokio::task::spawn_blocking(move || Python::attach(|py| ask(py, &handlers, &endpoint, &body)));
