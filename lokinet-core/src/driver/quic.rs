@@ -464,7 +464,7 @@ async fn ask(connection: &Connection, body: Bytes, patience: Duration) -> Result
             ReadToEndError::Read(ReadError::ConnectionLost(_)) => NoReply::LinkLost,
             _ => NoReply::Refused,
         })?;
-        if reply.is_empty() { Err(NoReply::Refused) } else { Ok(Bytes::from(reply)) }
+        Ok(Bytes::from(reply))
     };
     let result = timeout_at(deadline, exchange).await.unwrap_or(Err(NoReply::TimedOut));
     if result.is_err() {

@@ -30,7 +30,7 @@ pub struct Run<'a> {
 /// Why the other side of a request gave no reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoReply {
-    /// It refused, or closed the stream without an answer.
+    /// It refused: the stream was reset.
     Refused,
     /// It stayed silent for the request's time.
     TimedOut,

@@ -166,6 +166,16 @@ async fn requests_go_both_ways_and_each_gets_its_own_reply() {
     assert_eq!((a.quic.asking(), b.quic.asking()), (0, 0));
 }
 
+/// To say that there is nothing is an answer, and no refusal: names that nobody has are denied by it.
+#[tokio::test]
+async fn an_empty_reply_is_a_reply() {
+    let (mut a, up_a, mut b, _) = linked(LinkKey::Throwaway).await;
+    a.quic.request(up_a.link, Ticket(1), Bytes::from_static(b"have you any?"), PATIENCE);
+    let (ticket, _) = b.asked().await;
+    b.quic.answer(ticket, Some(Bytes::new()));
+    assert_eq!(a.replied().await, (Ticket(1), Ok(Bytes::new())));
+}
+
 #[tokio::test]
 async fn refusal_and_oversize_end_as_refused() {
     let (mut a, up_a, mut b, _) = linked(LinkKey::Throwaway).await;
