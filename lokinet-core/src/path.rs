@@ -430,6 +430,22 @@ impl Paths {
         self.table.values().any(slow)
     }
 
+    /// Who stands behind the guards on paths that are silent when they should not be: one of them may be dead.
+    pub fn doubted(&self, now: Time) -> Vec<RelayId> {
+        let silent = self.all_live().filter(|(_, live)| live.is_silent(now));
+        silent.flat_map(|(_, live)| live.hops().iter().skip(1)).map(|hop| hop.id).collect()
+    }
+
+    /// Who stands behind the guards on these paths, live or being built.
+    pub fn behind_guards(&self, keys: &[PathKey]) -> Vec<RelayId> {
+        let hops = |key: &PathKey| match self.table.get(key) {
+            Some(Path::Live(live)) => live.hops(),
+            Some(Path::Building(building)) => building.hops(),
+            None => &[],
+        };
+        keys.iter().flat_map(|key| hops(key).iter().skip(1)).map(|hop| hop.id).collect()
+    }
+
     /// How many builds of a pool are under way and not slow.
     pub fn brisk(&self, aim: pool::Aim) -> usize {
         let brisk = |path: &&Path| matches!(path, Path::Building(building) if building.slow_at().is_some() && aim.is(building.purpose()));

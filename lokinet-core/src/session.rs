@@ -115,8 +115,14 @@ pub struct Road<'a> {
 }
 
 impl Road<'_> {
-    fn join(&mut self, lease: &Lease, rider: Option<&[u8]>) -> Option<PathKey> {
-        let want = Want { hops: self.hops, guards: self.guards, pivot: Some(lease.pivot), avoid: &[] };
+    /// Builds a path to where a service can be met, beside others of the same conversation: one relay's death should not
+    /// end them all.
+    fn join(&mut self, lease: &Lease, rider: Option<&[u8]>, beside: &[PathKey]) -> Option<PathKey> {
+        // A path takes half a second to be given up; what is built meanwhile need not lead over the same dead relay.
+        let mut rather_not = self.paths.doubted(self.now.mono);
+        rather_not.extend(self.paths.behind_guards(beside));
+        let (hops, guards, pivot) = (self.hops, self.guards, Some(lease.pivot));
+        let want = Want { hops, guards, pivot, avoid: &[], rather_not: &rather_not };
         let hops = select::select(self.netdb, &want, self.paths.chance())?;
         // Behind its lease's end a path leads nowhere: it is to be left in time, like any other.
         let most = Duration::from_millis(lease.until.millis().saturating_sub(self.now.wall.millis()));

@@ -18,6 +18,8 @@ pub struct Want<'a> {
     pub pivot: Option<RelayId>,
     /// Pivots not to use, when it is not.
     pub avoid: &'a [RelayId],
+    /// Middle hops to be used only where there is no other: those that may be dead, or may die with another path.
+    pub rather_not: &'a [RelayId],
 }
 
 /// Draws a path, first hop first; `None` when what we know does not allow one.
@@ -49,8 +51,9 @@ pub fn select(netdb: &Netdb, want: &Want<'_>, chance: &mut Chance) -> Option<Vec
         };
         chosen.insert(0, guard);
         while chosen.len() < want.hops {
-            let candidates = netdb.contacts().filter(|c| apart(netdb, c, &chosen));
-            let middle = draw(netdb, candidates, chance)?;
+            let candidates = || netdb.contacts().filter(|c| apart(netdb, c, &chosen));
+            let trusted = draw(netdb, candidates().filter(|c| !want.rather_not.contains(&c.id)), chance);
+            let middle = trusted.or_else(|| draw(netdb, candidates(), chance))?;
             chosen.insert(chosen.len() - 1, middle);
         }
     } else if !may_enter(want, &chosen[0].id) {
@@ -102,13 +105,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn middles_that_had_better_not_be_used_are_used_only_in_need() {
+        let netdb = known(20);
+        let ids: Vec<RelayId> = netdb.contacts().map(|c| c.id).collect();
+        let mut chance = Chance::new([9; 32]);
+        let mut middles = |rather_not: &[RelayId]| {
+            let want = Want { hops: 3, guards: &ids[..1], pivot: Some(ids[19]), avoid: &[], rather_not };
+            let mut drawn: Vec<RelayId> = (0..200).map(|_| select(&netdb, &want, &mut chance).unwrap()[1].id).collect();
+            drawn.sort();
+            drawn.dedup();
+            drawn
+        };
+        assert_eq!(middles(&ids[1..18]), [ids[18]]);
+        assert!(middles(&ids).len() > 10, "all are doubted, and none was taken");
+    }
+
+    #[test]
     fn paths_keep_their_distances_and_their_guard() {
         let netdb = known(20);
         let guards: Vec<RelayId> = netdb.contacts().take(2).map(|c| c.id).collect();
         let mut chance = Chance::new([1; 32]);
         let mut pivots = std::collections::BTreeSet::new();
         for _ in 0..300 {
-            let want = Want { hops: 4, guards: &guards, pivot: None, avoid: &[] };
+            let want = Want { hops: 4, guards: &guards, pivot: None, avoid: &[], rather_not: &[] };
             let path = select(&netdb, &want, &mut chance).unwrap();
             assert_eq!((path.len(), path[0].id), (4, guards[0]));
             for (i, hop) in path.iter().enumerate() {
@@ -124,7 +143,7 @@ mod tests {
         let netdb = known(8);
         let guards: Vec<RelayId> = netdb.contacts().take(2).map(|c| c.id).collect();
         let mut chance = Chance::new([2; 32]);
-        let want = Want { hops: 3, guards: &guards, pivot: Some(guards[0]), avoid: &[] };
+        let want = Want { hops: 3, guards: &guards, pivot: Some(guards[0]), avoid: &[], rather_not: &[] };
         let path = select(&netdb, &want, &mut chance).unwrap();
         assert_eq!((path[0].id, path[2].id), (guards[1], guards[0]));
     }
@@ -138,7 +157,7 @@ mod tests {
         let mut counts = std::collections::BTreeMap::<RelayId, f64>::new();
         let rounds = 9000;
         for _ in 0..rounds {
-            let want = Want { hops: 3, guards: &ids[..1], pivot: Some(ids[19]), avoid: &[] };
+            let want = Want { hops: 3, guards: &ids[..1], pivot: Some(ids[19]), avoid: &[], rather_not: &[] };
             *counts.entry(select(&netdb, &want, &mut chance).unwrap()[1].id).or_default() += 1.0;
         }
         let expected = f64::from(rounds) / 18.0;
@@ -149,7 +168,7 @@ mod tests {
     #[test]
     fn too_small_a_network_gives_no_path() {
         let netdb = known(2);
-        let want = Want { hops: 3, guards: &[], pivot: None, avoid: &[] };
+        let want = Want { hops: 3, guards: &[], pivot: None, avoid: &[], rather_not: &[] };
         assert!(select(&netdb, &want, &mut Chance::new([4; 32])).is_none());
     }
 }

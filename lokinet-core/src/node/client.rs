@@ -419,7 +419,7 @@ impl Client {
 
     fn begin(&mut self, aim: Aim, avoid: &[RelayId], core: &mut Core, now: Now) -> bool {
         let guards = &self.entries;
-        let want = Want { hops: self.hops, guards, pivot: None, avoid };
+        let want = Want { hops: self.hops, guards, pivot: None, avoid, rather_not: &self.paths.doubted(now.mono) };
         let paths = &mut self.paths;
         let Some(hops) = select::select(&core.netdb, &want, paths.chance()).filter(|_| !guards.is_empty()) else {
             return false;

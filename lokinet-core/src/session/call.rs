@@ -202,6 +202,11 @@ impl Call {
         step
     }
 
+    /// The paths built for this call so far.
+    pub fn paths(&self) -> Vec<PathKey> {
+        self.ready.iter().flat_map(|ready| ready.paths.iter().map(|(key, _)| *key)).collect()
+    }
+
     /// A path is being built for this call.
     pub fn joining(&mut self, key: PathKey) {
         if let Some(ready) = &mut self.ready {

@@ -58,7 +58,7 @@ impl Sessions {
         let Some(call) = self.calls.get_mut(&address) else { return };
         let step = call.step(road.now);
         for (lease, rider) in step.join {
-            match road.join(&lease, rider.as_deref()) {
+            match road.join(&lease, rider.as_deref(), &call.paths()) {
                 Some(key) => {
                     call.joining(key);
                     self.joining.insert(key, Joining::Call(address));
@@ -167,10 +167,12 @@ impl Sessions {
         arrange(&mut usable, &mut self.chance, road);
         // One at a time, unless nothing works: then what is joined may lead over the same dead relay.
         usable.truncate(if missing { ROUTES } else { 1 });
+        let mut beside = joined.clone();
         for lease in &usable {
             convo.tried.push(lease.token);
-            if let Some(key) = road.join(lease, None) {
+            if let Some(key) = road.join(lease, None, &beside) {
                 self.joining.insert(key, Joining::Convo(id));
+                beside.push(key);
             }
         }
         if !usable.is_empty() {

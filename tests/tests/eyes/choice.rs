@@ -47,7 +47,7 @@ fn a_path_never_repeats_a_relay_a_net_or_an_operator() {
     let guards: Vec<RelayId> = contacts.iter().take(3).map(|contact| contact.id).collect();
     for round in 0..DRAWS {
         let guards = if round % 2 == 0 { &guards[..] } else { &[] };
-        let want = Want { hops: 3 + round % 2, guards, pivot: None, avoid: &[] };
+        let want = Want { hops: 3 + round % 2, guards, pivot: None, avoid: &[], rather_not: &[] };
         let path = select(&netdb, &want, &mut chance).unwrap();
         assert_eq!(path.len(), want.hops);
         for (at, one) in path.iter().enumerate() {
@@ -94,7 +94,7 @@ fn hops_are_drawn_by_the_intended_weights() {
     let mut judge = |pivot: Option<RelayId>, place: usize, out: &[RelayId]| {
         let mut counts = BTreeMap::<RelayId, f64>::new();
         for _ in 0..DRAWS {
-            let want = Want { hops: 3, guards: &[guard], pivot, avoid: &[] };
+            let want = Want { hops: 3, guards: &[guard], pivot, avoid: &[], rather_not: &[] };
             *counts.entry(select(&netdb, &want, &mut chance).unwrap()[place].id).or_default() += 1.0;
         }
         let rest: Vec<(&RelayId, f64)> =
