@@ -1,7 +1,8 @@
 //! `lokinet devnet`: the laboratory everybody uses. Whole networks of ordinary daemons on one machine, each in namespaces of
-//! its own. `plan` and `files` say what there is, `init` holds it over `namespace` and `wire`, `session` are the Session nodes beside the daemons, `switch` is the wire's place where
-//! `impair` wants a bad one (`link` for link), `up` raises it, `enter` and `demo`
-//! use it, `life` ends it. `run` is called from main before any thread exists, since namespaces want that.
+//! its own. `plan` and `files` say what there is, `init` holds it over `namespace` and `wire`, `session` are the
+//! Session nodes beside the daemons, `switch` is the wire's place where `impair` wants a bad one (`link` for link),
+//! `up` raises it, `enter` and `demo` use it, `life` ends it. `run` is called from main before any thread exists, since
+//! namespaces want that.
 
 mod demo;
 mod enter;

@@ -120,8 +120,8 @@ async fn raise(settings: &Settings) -> Outcome<Option<tun::Raised>> {
 }
 
 /// Where the UDP sockets are: a relay's public place, or any port of each family this host has.
-/// How many threads move a relay's cells: unless told otherwise, one for each processor but the one that the rest of the relay
-/// and the kernel's own work have.
+/// How many threads move a relay's cells: unless told otherwise, one for each processor but the one that the rest of
+/// the relay and the kernel's own work have.
 fn workers(settings: &Settings) -> usize {
     match settings.router.workers {
         0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).clamp(1, WORKERS_MAX)),

@@ -1,7 +1,7 @@
-//! The lab of `lokinet devnet` itself: networks are raised, cut, killed and ended, and nothing may be left. This program plays
-//! every part by executing itself again: devnet (`devnet …`), a stand-in for the daemon (`… lokinet.ini`), an echo and who calls
-//! to it, and the lab. Its networks are relays only, so that just the bad wire needs a TUN; where namespaces or that are refused
-//! it says so and is skipped.
+//! The lab of `lokinet devnet` itself: networks are raised, cut, killed and ended, and nothing may be left. This
+//! program plays every part by executing itself again: devnet (`devnet …`), a stand-in for the daemon (`…
+//! lokinet.ini`), an echo and who calls to it, and the lab. Its networks are relays only, so that just the bad wire
+//! needs a TUN; where namespaces or that are refused it says so and is skipped.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a lab fails by panicking, and speaks to who runs it")]
 

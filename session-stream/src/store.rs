@@ -3,7 +3,8 @@
 //!
 //! Writes gather in one transaction until [`Store::commit`], so that a hundred of them cost one fsync; whoever
 //! acknowledges one before that is wrong. Nothing is served that has expired, whether or not it was swept away yet.
-//! [`messages`] and [`revocations`] are the two tables, [`replica`] is what members compare of them, [`open`] is how a file is met that is damaged, newer or in use.
+//! [`messages`] and [`revocations`] are the two tables, [`replica`] is what members compare of them, [`open`] is how a
+//! file is met that is damaged, newer or in use.
 
 pub mod messages;
 pub mod open;

@@ -1,6 +1,6 @@
-//! First light in a lab: eight relays, two clients and a service as real daemons on real TUN devices, and what people would do
-//! with them. It plays every part by executing itself again. Where namespaces or TUN are refused, and where a tool is not
-//! installed, it says what it skips and why.
+//! First light in a lab: eight relays, two clients and a service as real daemons on real TUN devices, and what people
+//! would do with them. It plays every part by executing itself again. Where namespaces or TUN are refused, and where a
+//! tool is not installed, it says what it skips and why.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a lab fails by panicking, and speaks to who runs it")]
 #![allow(clippy::disallowed_methods, reason = "a lab lives in real time")]

@@ -1,7 +1,7 @@
 //! What the core costs on one processor, operation by operation: `cargo bench -p lokinet-core` (`-- --quick` for a first
 //! look, `-- 'relay'` for a part). Everything runs through the public machines, in memory, without sockets or clocks.
-//! Neighbours: `cells` is the data plane, `records` are builds and signed things, `chain` is relays linked in a row, `counted`
-//! is the data plane again for `tests/bench/instructions`, `scale` on several threads.
+//! Neighbours: `cells` is the data plane, `records` are builds and signed things, `chain` is relays linked in a row,
+//! `counted` is the data plane again for `tests/bench/instructions`, `scale` on several threads.
 
 #![allow(clippy::unwrap_used)] // a bench that cannot set itself up has nothing to say
 

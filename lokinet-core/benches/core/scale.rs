@@ -1,7 +1,7 @@
-//! One relay on several cores: `scale WORKERS CELLS` has so many clients send so many full cells each through a middle hop, one
-//! worker and one thread for each client, and prints how many cells the relay passed in a second and what one cost in
-//! processor time. The second number tells on a busy machine too whether workers stand in each other's way. Neighbours:
-//! `chain` lends the relays, `counted` counts instructions instead.
+//! One relay on several cores: `scale WORKERS CELLS` has so many clients send so many full cells each through a middle
+//! hop, one worker and one thread for each client, and prints how many cells the relay passed in a second and what one
+//! cost in processor time. The second number tells on a busy machine too whether workers stand in each other's way.
+//! Neighbours: `chain` lends the relays, `counted` counts instructions instead.
 
 use super::chain::{Chain, NOW};
 use lokinet_core::node::worker::{Tally, WORKERS_MAX, Work, Worker};

@@ -1,8 +1,9 @@
 //! The threads on which a relay's cells move: each has one worker and, for every address, a socket of its own that shares the
-//! address (`SO_REUSEPORT`); the kernel gives all that one peer sends to the same one, so that a path's cells keep their order.
-//! A thread takes what waits in its sockets, works on some of it, sends, and looks again; QUIC's packets go to quinn at once,
-//! before any cell of the same drain. The loop and all it does for builds and links never stands in a cell's way. Neighbours:
-//! `socket` receives and sends, `node::worker` is the work, the loop hears what is for the node.
+//! address (`SO_REUSEPORT`); the kernel gives all that one peer sends to the same one, so that a path's cells keep
+//! their order. A thread takes what waits in its sockets, works on some of it, sends, and looks again; QUIC's packets
+//! go to quinn at once, before any cell of the same drain. The loop and all it does for builds and links never stands
+//! in a cell's way. Neighbours: `socket` receives and sends, `node::worker` is the work, the loop hears what is for the
+//! node.
 
 use super::clock;
 use super::routes::Routes;

@@ -1,7 +1,7 @@
 //! One core's share of a relay's cells: a plain value that the driver runs on a thread of its own, beside others and beside
 //! the node, which only hears of what is for itself. Messages come in, are opened as links seal them, wait by path in
-//! [`Queues`], and go through their path's leg in turns. Neighbours: `relay` hands workers out; `link` and `transit` keep what
-//! they share with it.
+//! [`Queues`], and go through their path's leg in turns. Neighbours: `relay` hands workers out; `link` and `transit`
+//! keep what they share with it.
 
 use crate::link::LinkId;
 use crate::link::channel::{Channel, SHARDS};
@@ -126,8 +126,8 @@ impl Worker {
         core::mem::take(&mut self.messages[at].bytes)
     }
 
-    /// Takes in one message of datagrams of one size, the last perhaps shorter. Cells are opened and queued by path; each datagram that no channel of ours made is given to
-    /// `letter`. What is no path's is dropped.
+    /// Takes in one message of datagrams of one size, the last perhaps shorter. Cells are opened and queued by path;
+    /// each datagram that no channel of ours made is given to `letter`. What is no path's is dropped.
     pub fn take(&mut self, bytes: Vec<u8>, used: usize, segment: usize, now: Time, letter: &mut impl FnMut(&[u8])) {
         let at = self.place();
         let mut message = Message { bytes, cells: 0 };

@@ -1,8 +1,8 @@
 //! Finding a service's introset: the four relays nearest to its blinded key are asked over our own paths, two first,
 //! then the others; the newest edition that opens under the address wins. Where some of them are silent, or we may be
-//! wrong about which are nearest, the next four are asked too: services give those what the nearest do not take. That there is none is said only when enough of the right
-//! relays have said so; whoever cannot be sure begins anew while the caller has patience. Neighbours: `session` sends the
-//! questions, `netdb::shelf` is where they are answered.
+//! wrong about which are nearest, the next four are asked too: services give those what the nearest do not take. That
+//! there is none is said only when enough of the right relays have said so; whoever cannot be sure begins anew while the
+//! caller has patience. Neighbours: `session` sends the questions, `netdb::shelf` is where they are answered.
 
 use super::Failed;
 use crate::crypto::blind;

@@ -1,5 +1,5 @@
-//! `--net`: how bad the wire shall be, as a person writes it and as `status` shows it again. `link` does to frames what is said
-//! here, one link for each node; `switch` holds the links.
+//! `--net`: how bad the wire shall be, as a person writes it and as `status` shows it again. `link` does to frames what
+//! is said here, one link for each node; `switch` holds the links.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,8 +39,8 @@ pub struct Impairment {
     pub rate: Option<u64>,
     /// How long a frame waits at most for those before it to leave, in microseconds; where it would be longer it is dropped.
     queue: u64,
-    /// Whether the queue is kept short by CoDel, as Linux does it before its own interfaces; else only a full one drops, as in
-    /// many a modem.
+    /// Whether the queue is kept short by CoDel, as Linux does it before its own interfaces; else only a full one
+    /// drops, as in many a modem.
     #[serde(default)]
     pub codel: bool,
     /// What the chance of loss and jitter is drawn from: the same seed, the same draws.

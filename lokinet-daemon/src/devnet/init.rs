@@ -1,6 +1,6 @@
 //! The process that holds a network: first in its PID namespace, so that its end is the end of all. It makes the namespaces
-//! (`namespace`), lays the wire (`wire`, `switch`), starts each node's daemon, reaps, and takes requests at a socket from the verbs.
-//! It runs from a re-execution of the program, in two steps, before any thread exists.
+//! (`namespace`), lays the wire (`wire`, `switch`), starts each node's daemon, reaps, and takes requests at a socket
+//! from the verbs. It runs from a re-execution of the program, in two steps, before any thread exists.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

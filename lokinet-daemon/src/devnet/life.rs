@@ -1,5 +1,5 @@
-//! A network's life seen from outside: is it there, ask it something, end it. Everything hangs on one process, the init, known
-//! by its number and the time it began.
+//! A network's life seen from outside: is it there, ask it something, end it. Everything hangs on one process, the
+//! init, known by its number and the time it began.
 
 use std::fs::{self, File};
 use std::path::Path;

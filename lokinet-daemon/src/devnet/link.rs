@@ -1,11 +1,12 @@
 //! One node's link as a pure value: frames are pushed as the node sends them, and popped once they have arrived. It asks no
-//! clock and draws from its own seed, so that the same pushes at the same times have the same fates. `impair` says what is done
-//! to them, `switch` brings frames and time.
+//! clock and draws from its own seed, so that the same pushes at the same times have the same fates. `impair` says what
+//! is done to them, `switch` brings frames and time.
 //!
-//! A frame first meets the loss. Then it waits until the frames before it have left, each of which takes its length at the rate
-//! (a token bucket as deep as one frame), and is dropped where that would take longer than the queue, or where CoDel would drop
-//! it at the queue's front: it waits exactly as long as is known when it comes. Then it travels, for the latency and the jitter, drawn evenly. As with the kernel's netem, frames overtake each other within the jitter where there is
-//! no rate; where there is one they keep their order, the faster behind the slower.
+//! A frame first meets the loss. Then it waits until the frames before it have left, each of which takes its length at
+//! the rate (a token bucket as deep as one frame), and is dropped where that would take longer than the queue, or where
+//! CoDel would drop it at the queue's front: it waits exactly as long as is known when it comes. Then it travels, for
+//! the latency and the jitter, drawn evenly. As with the kernel's netem, frames overtake each other within the jitter
+//! where there is no rate; where there is one they keep their order, the faster behind the slower.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,6 +1,7 @@
-//! The switch in the wire's place where `--net` impairs it: some kernels have no netem, so that one thread of the init carries
-//! every frame. Each node's `eth0` is a TAP device; what is read from it goes through the node's own link (`link`) and is then
-//! written to the TAP whose address it bears, or to all others. `wire` makes the TAPs, `init` pulls and plugs cables here.
+//! The switch in the wire's place where `--net` impairs it: some kernels have no netem, so that one thread of the init
+//! carries every frame. Each node's `eth0` is a TAP device; what is read from it goes through the node's own link
+//! (`link`) and is then written to the TAP whose address it bears, or to all others. `wire` makes the TAPs, `init`
+//! pulls and plugs cables here.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -85,7 +85,8 @@ pub fn resolve(server: &str, name: &str, screen: &Screen) -> Outcome<()> {
     Ok(())
 }
 
-/// Fetches `url` (plain HTTP only): the body to standard output, or with `measure` its size and speed, as curl's `-w` prints it.
+/// Fetches `url` (plain HTTP only): the body to standard output, or with `measure` its size and speed, as curl's `-w`
+/// prints it.
 pub fn fetch(url: &str, measure: bool) -> Outcome<()> {
     let rest = url.strip_prefix("http://").ok_or_else(|| Trouble::refusal(format!("{url:?} is no http:// address")))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));

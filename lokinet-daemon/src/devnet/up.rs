@@ -1,5 +1,5 @@
-//! Raising a network: files, the init with its namespaces and daemons, and the wait until every node is ready. `up` keeps what
-//! comes of it, `demo` uses it and lets it go.
+//! Raising a network: files, the init with its namespaces and daemons, and the wait until every node is ready. `up`
+//! keeps what comes of it, `demo` uses it and lets it go.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! `Client`, `Owner`, `Message` and `Watch`: the calls of `session_stream::client`, one for one. Neighbours: `lib` (errors and
-//! waiting), `stream` (everything below the calls).
+//! `Client`, `Owner`, `Message` and `Watch`: the calls of `session_stream::client`, one for one. Neighbours: `lib`
+//! (errors and waiting), `stream` (everything below the calls).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

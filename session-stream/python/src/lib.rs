@@ -1,6 +1,7 @@
 //! Session's storage network for Python, for test suites and bots: [`client`] stores, retrieves and watches, [`stream`]
 //! speaks raw BT request streams with any node. Calls block, without holding the interpreter's lock; what can fail
-//! raises `SessionError` or one of its two kinds. Neighbours: `session_stream` does the work, `session_stream.pyi` has the types.
+//! raises `SessionError` or one of its two kinds. Neighbours: `session_stream` does the work, `session_stream.pyi` has
+//! the types.
 
 mod client;
 mod stream;

@@ -35,8 +35,8 @@ pub struct Connection {
     handlers: Handlers,
 }
 
-/// Connects to the node with this Ed25519 key (hexadecimal). `seed` is our own key's; without it we show one that is forgotten
-/// afterwards.
+/// Connects to the node with this Ed25519 key (hexadecimal). `seed` is our own key's; without it we show one that is
+/// forgotten afterwards.
 #[pyfunction]
 #[pyo3(signature = (host, port, key, alpn = "oxenstorage", seed = None, timeout = 5.0))]
 pub fn connect(

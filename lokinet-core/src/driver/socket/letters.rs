@@ -1,5 +1,6 @@
-//! What waits for quinn: datagrams that no channel of ours made, copied out of whatever message they came in. Whoever receives
-//! puts them in, from any thread; quinn's endpoint takes them out. Neighbours: `socket` sorts, `quic` reads through `Wire`.
+//! What waits for quinn: datagrams that no channel of ours made, copied out of whatever message they came in. Whoever
+//! receives puts them in, from any thread; quinn's endpoint takes them out. Neighbours: `socket` sorts, `quic` reads
+//! through `Wire`.
 
 use quinn::udp::{EcnCodepoint, RecvMeta};
 use std::collections::VecDeque;

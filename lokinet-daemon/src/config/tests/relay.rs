@@ -1,5 +1,6 @@
-//! Where relays listen and what they tell others: the ancestor's matrix (shared facts §7, config/test_llarp_config_values.cpp),
-//! as far as it goes without guessing at interfaces: an address that counts must be written down here.
+//! Where relays listen and what they tell others: the ancestor's matrix (shared facts §7,
+//! config/test_llarp_config_values.cpp), as far as it goes without guessing at interfaces: an address that counts must
+//! be written down here.
 
 use super::*;
 
