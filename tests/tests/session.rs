@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
     let lab = Lab::new("session");
     let count = NODES.to_string();
-    let up = ["up", "--relays", "6", "--clients", "1", "--services", "0", "--session-nodes", &count];
+    let up = ["up", "--relays", "10", "--clients", "1", "--services", "0", "--session-nodes", &count];
     let up = lab.devnet(&up).arg("--session-programs").arg(&programs).output().unwrap();
     let complaint = String::from_utf8_lossy(&up.stderr);
     if complaint.contains("user namespaces are missing") || complaint.contains("/dev/net/tun") {

@@ -1,6 +1,7 @@
 //! The files a network starts from: keys, the signed registry of relays, each node's `lokinet.ini`, and the three files of
 //! `/etc` it sees. Written before anything runs; the daemon reads them as it would read anyone's.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -16,11 +17,14 @@ use lokinet_core::wire::id::RelayId;
 use lokinet_core::wire::registry::{self, Listing};
 
 use super::plan::{Node, Plan, RELAY_PORT, RESOLVER, Role, write_private};
+use super::session;
 use crate::keyfile;
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// The network's name: nobody else's packets are taken for ours.
 const NETID: &str = "devnet";
+/// A site's keyfile, in its folder.
+const SERVICE_KEY: &str = "data/service.private";
 /// How long the registry counts: longer than any laboratory lives.
 const VALID: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -28,7 +32,7 @@ const VALID: Duration = Duration::from_secs(365 * 24 * 3600);
 pub fn write(plan: &mut Plan) -> Outcome<()> {
     let authority = seed()?;
     write_private(&plan.dir.join("authority.key"), &keyfile::encode(&authority))?;
-    let mut relays = Vec::new();
+    let (mut relays, mut seeds) = (Vec::new(), BTreeMap::new());
     for node in &mut plan.nodes {
         fs::create_dir_all(node.dir.join("data")).or_trouble(|| format!("cannot make {}", node.dir.display()))?;
         if node.role == Role::Relay {
@@ -38,6 +42,13 @@ pub fn write(plan: &mut Plan) -> Outcome<()> {
             node.id = Some(HEXLOWER.encode(&id));
             let hint = Addrs::from_list(&node.hints());
             relays.push(Listing { id: RelayId(id), operator: u32::from(node.number), hint });
+            seeds.insert(node.number, seed);
+        }
+        // As in life, who stores messages is registered as a relay, too, as long as there are such: so it has a `.snode`
+        // name. Relays come first in the plan.
+        if let Some(seed) = seeds.get(&node.number).filter(|_| node.role == Role::Session) {
+            write_private(&node.dir.join(SERVICE_KEY), &keyfile::encode(seed))?;
+            session::write_key(node, seed)?;
         }
     }
     write_registry(&plan.dir, &authority, &relays)?;
@@ -93,7 +104,7 @@ fn ini(plan: &Plan, node: &Node, authority: &str) -> String {
                 text.push_str(&shared_doors(plan));
             }
             if node.role.is_site() {
-                let _ = writeln!(text, "keyfile={}", node.dir.join("data/service.private").display());
+                let _ = writeln!(text, "keyfile={}", node.dir.join(SERVICE_KEY).display());
             }
             let _ = writeln!(text, "\n[dns]\nbind={RESOLVER}:53\nupstream=");
         }

@@ -1,7 +1,7 @@
 //! Session nodes in a devnet: the programs that run beside the daemons, what they are told, and when they are ready. Each
 //! Session node's namespace has a daemon that makes it a `.loki` site, and a `session-node` that listens at every address
-//! there: on the cable for the other nodes, on the TUN device for whoever comes through the network. Neighbours: `init`
-//! (starts them), `plan` (says where).
+//! there: on the cable for the other nodes, on the TUN device for whoever comes through the network. The first of them have
+//! a relay's key each, and so a `.snode` name. Neighbours: `init` (starts them), `files` (keys), `plan` (says where).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Node, Plan, Role};
+use super::plan::{Node, Plan, Role, write_private};
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// TCP: where the registry is asked.
@@ -57,6 +57,13 @@ impl Programs {
         session.arg("--registry").arg(format!("http://{}:{REGISTRY_PORT}", registry.v4));
         Ok(session)
     }
+}
+
+/// Gives a Session node the key it is registered under: a seed, as `session-node --key` reads it.
+pub fn write_key(node: &Node, seed: &[u8; 32]) -> Outcome<()> {
+    let data = data_dir(node);
+    fs::create_dir_all(&data).or_trouble(|| format!("cannot make {}", data.display()))?;
+    write_private(&data.join("key_ed25519"), seed)
 }
 
 fn data_dir(node: &Node) -> PathBuf {

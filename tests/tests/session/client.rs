@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::{BASE64, HEXLOWER};
 use ed25519_dalek::{Signer, SigningKey};
+use lokinet_core::wire::address;
+use lokinet_core::wire::id::RelayId;
 use quinn::Endpoint;
 use serde_json::{Value as Json, json};
 use session_stream::account::{Access, Account, Namespace, Token};
@@ -374,4 +376,22 @@ async fn router(lab: &Network, loki: &str) {
     let told = bt::read(&push.body).unwrap();
     assert_eq!(told.field("~"), Some(&Value::Bytes(b"hidden".to_vec())));
     println!("stored and told by name through the network in {:.0} ms", began.elapsed().as_secs_f64() * 1000.0);
+    snode(node, &owner).await;
+}
+
+/// By `.snode` names alone: the library finds the swarm's members by the names that nodes tell, and follows them.
+async fn snode(node: &Node, owner: &Owner) {
+    let host = address::snode(&RelayId(node.key.0));
+    let client = Client::new(vec![Target { key: node.key.0, host, port: node.quic }], Route::Router).unwrap();
+    let members = client.swarm(&owner.account().0).await.unwrap();
+    assert!(members.len() == NODES && members.iter().all(|member| member.host.ends_with(".snode")), "{members:?}");
+    let watched = Arc::new(Owner::group(&[71; 32]));
+    let mut watch = client.watch(&watched, &[2]);
+    let subscribed = tokio::time::timeout(Duration::from_secs(30), watch.event()).await.unwrap();
+    assert_eq!(subscribed, Some(session_stream::client::watch::Event::Subscribed));
+    let stored = client.store(&Recipient::Owner(&watched), 2, b"by snode", HOUR).await.unwrap();
+    assert_eq!(stored.members, NODES);
+    let message = tokio::time::timeout(Duration::from_secs(10), watch.message()).await.unwrap().unwrap();
+    assert_eq!((&message.data[..], message.hash), (&b"by snode"[..], stored.hash));
+    println!("found, stored and told by .snode names alone");
 }
