@@ -46,6 +46,10 @@ impl Wire {
             let made = wire.hub.link().add(bridge).execute().await;
             made.or_trouble(|| "this kernel makes no bridge (is its module there?)".into())?;
             wire.bridge = Some(index(&wire.hub, BRIDGE).await?);
+            // A wire has no firewall. Not every kernel has the switch, and then none is needed.
+            for table in ["iptables", "ip6tables", "arptables"] {
+                let _ = fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{table}"), "0");
+            }
         }
         Ok(wire)
     }
