@@ -75,6 +75,8 @@ pub struct Stage {
     asked: BTreeSet<Ticket>,
     questions: BTreeSet<Ticket>,
     used: BTreeSet<Ticket>,
+    /// Requests whose link was lost: each may go out once more under its ticket.
+    lost: BTreeSet<Ticket>,
     next: u64,
     passed: Duration,
 }
@@ -93,6 +95,7 @@ impl Stage {
             asked: BTreeSet::new(),
             questions: BTreeSet::new(),
             used: BTreeSet::new(),
+            lost: BTreeSet::new(),
             next: 1,
             passed: Duration::ZERO,
         };
@@ -107,7 +110,7 @@ impl Stage {
 
     /// One input, and judgement over every output.
     pub fn tell(&mut self, input: Input<'_>) {
-        let Stage { node, now, links, dials, pending, seen, asked, questions, used, .. } = self;
+        let Stage { node, now, links, dials, pending, seen, asked, questions, used, lost, .. } = self;
         let mut outputs = node.handle(input, *now);
         let mut count = 0;
         while let Some(output) = outputs.next() {
@@ -122,7 +125,7 @@ impl Stage {
                 Output::Hangup { link } => links.retain(|end| end.id != link),
                 Output::Request { link, ticket, body, .. } => {
                     assert!(alive(&link, links), "a request on a dead link");
-                    assert!(used.insert(ticket), "a ticket used twice");
+                    assert!(used.insert(ticket) || lost.remove(&ticket), "a ticket used twice");
                     assert!(body.len() <= REQUEST_MAX, "a request of {} bytes", body.len());
                     pending.push(Pending { ticket, link, body });
                 }
@@ -153,10 +156,11 @@ impl Stage {
             }
         }
         // Nobody answers on a link that is gone.
-        let lost: Vec<Ticket> =
+        let unheard: Vec<Ticket> =
             pending.iter().filter(|p| !links.iter().any(|end| end.id == p.link)).map(|p| p.ticket).collect();
-        pending.retain(|p| !lost.contains(&p.ticket));
-        for ticket in lost {
+        pending.retain(|p| !unheard.contains(&p.ticket));
+        for ticket in unheard {
+            self.lost.insert(ticket);
             self.tell(Input::Reply { ticket, result: Err(NoReply::LinkLost) });
         }
     }
