@@ -166,6 +166,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("frame header", shapes::FRAME),
         ("pieces of a super-packet", segment::PIECES_MAX),
         ("packets joined", coalesce::RUN_MAX),
+        ("flows joined", coalesce::FLOWS_MAX),
         ("routes a caller keeps", session::ROUTES),
         ("routes known", convo::ROUTES_MAX),
         ("conversations at once", session::CONVOS_MAX),
