@@ -207,6 +207,9 @@ impl Worker {
 
     /// Works on what waits, up to some cells, path by path in turns, and gives out what comes of it.
     pub fn work(&mut self, now: Time, act: &mut impl FnMut(Work<'_>)) {
+        let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
+        self.lane.flush_old(&ports, now, &mut |to, segment, bytes| act(Work::Transmit { to, segment, bytes }));
+        drop(ports);
         let mut worked = 0;
         while worked < WORK
             && let Some(key) = self.queues.turn(now, &mut self.taken, &mut self.dropped)
@@ -217,7 +220,7 @@ impl Worker {
         }
         // CoDel may have dropped the last of what waited.
         self.forget_dropped();
-        // What does not fill a run waits for the next cells as long as there are some.
+        // What does not fill a run waits for the next cells as long as there are some, but not for long.
         if self.queues.is_empty() {
             let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
             self.lane.flush(&ports, now, &mut |to, segment, bytes| act(Work::Transmit { to, segment, bytes }));
