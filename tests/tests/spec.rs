@@ -6,7 +6,7 @@
 use core::time::Duration;
 use lokinet_core::crypto::{blind, exchange, key, onion, seal, window};
 use lokinet_core::flow::{dns, lease};
-use lokinet_core::link::{self, channel, request};
+use lokinet_core::link::{self, channel, lane, request};
 use lokinet_core::netdb::{fetch, guards, profile, shelf};
 use lokinet_core::node::{client, io, relay, worker};
 use lokinet_core::path::{self, live, pool};
@@ -21,20 +21,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A number of the specification: bytes and counts as they are, times in milliseconds.
+/// A number of the specification: bytes and counts as they are, times in microseconds.
 fn number(text: &str) -> Option<u128> {
     let (digits, unit) = text.split_once(' ').unwrap_or((text, ""));
     let digits: u128 = digits.replace(',', "").parse().ok()?;
-    let millis = match unit {
-        "" | "B" => 1,
-        "ms" => 1,
-        "s" => 1000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
+    let worth = match unit {
+        "" | "B" | "µs" => 1,
+        "ms" => 1_000,
+        "s" => 1_000_000,
+        "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
         _ => return None,
     };
-    Some(digits * millis)
+    Some(digits * worth)
 }
 
 /// Everything that the specification's tables must say, by the words they say it with.
@@ -166,6 +166,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("frame header", shapes::FRAME),
         ("pieces of a super-packet", segment::PIECES_MAX),
         ("packets joined", coalesce::RUN_MAX),
+        ("flows joined", coalesce::FLOWS_MAX),
         ("routes a caller keeps", session::ROUTES),
         ("routes known", convo::ROUTES_MAX),
         ("conversations at once", session::CONVOS_MAX),
@@ -189,6 +190,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("neighbour patience", relay::PATIENCE),
         ("harmless wait", codel::TARGET),
         ("standing wait", codel::INTERVAL),
+        ("staged", lane::STAGED_TIME),
         ("idle link between relays", io::RELAY_IDLE),
         ("keep-alive between relays", io::RELAY_ALIVE),
         ("idle client's link", io::CLIENT_IDLE),
@@ -236,7 +238,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("conversation idle", session::IDLE),
         ("lease rest", lease::TTL),
     ];
-    times.iter().for_each(|&(name, value)| put(name, value.as_millis()));
+    times.iter().for_each(|&(name, value)| put(name, value.as_micros()));
     all
 }
 

@@ -278,6 +278,37 @@ fn a_greedy_path_holds_up_nobody_but_itself() {
     assert!(waited > 0 && worker.waiting() <= MESSAGES_MAX * 60, "{waited} dropped, {} wait", worker.waiting());
 }
 
+/// While others keep a relay busy without a break, a cell that goes where nobody else's go fills no run. It leaves at once
+/// all the same.
+#[test]
+fn a_run_that_does_not_fill_leaves_in_time() {
+    let mut relay = relay();
+    let (mut host, mut far) = (relay.client(1), relay.client(4));
+    let (mut greedy, mut quiet) = (relay.client(2), relay.client(3));
+    relay.path(&mut host, Purpose::Host(SERVICE), at(1));
+    relay.path(&mut far, Purpose::Host([8; TOKEN]), at(1));
+    let flooding = relay.path(&mut greedy, Purpose::Join(SERVICE), at(2));
+    let pinging = relay.path(&mut quiet, Purpose::Join([8; TOKEN]), at(2));
+    let mut worker = relay.worker(1, &Arc::default());
+    let time = |us: u64| Now { mono: Time::from_nanos(us * 1_000), ..at(3) };
+    let mut now = 3_000;
+    for ping in 0..20 {
+        give(&mut worker, &quiet.cells(pinging, 1, time(now)), time(now));
+        let asked = now;
+        let mut answered = false;
+        while !answered {
+            give(&mut worker, &greedy.cells(flooding, 150, time(now)), time(now));
+            worker.work(time(now).mono, &mut |work| match work {
+                Work::Transmit { to, .. } => answered |= to == place(4),
+                Work::Control { .. } => panic!(),
+            });
+            assert!(worker.waiting() > 0, "the relay was not busy");
+            assert!(now <= asked + 1_000, "ping {ping} waits for the flood, which goes elsewhere");
+            now += 200;
+        }
+    }
+}
+
 /// Two workers on two threads, one relay: callers on both speak with the same service at once, each keeps its order, and not
 /// one cell is lost or repeated.
 #[test]

@@ -8,9 +8,10 @@
 use super::clock;
 use super::routes::Routes;
 use super::socket::{Letters, Line, Sent};
-use crate::node::worker::{Work, Worker};
+use crate::node::worker::{WORK, Work, Worker};
 use crate::time::Time;
 use crate::transit::hop::HopRef;
+use room::Room;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::VecDeque;
 use std::io;
@@ -21,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
+
+pub(super) mod room;
 
 /// Cells for the node that may wait for the loop; more are dropped, and their senders repeat them.
 pub(super) const CONTROL_WAITING: usize = 4096;
@@ -60,14 +63,15 @@ impl Crew {
             let (door, stop) = UnixStream::pair()?;
             let hand = Hand {
                 worker,
-                lines,
                 out: Out {
+                    rooms: lines.iter().map(|_| Room::new()).collect(),
                     letters: letters.to_vec(),
                     routes: routes.clone(),
                     node: node.clone(),
                     tally: crew.tally.clone(),
                     blocked: VecDeque::new(),
                 },
+                lines,
                 stop,
                 tidied: clock::now().mono,
             };
@@ -104,12 +108,24 @@ struct Hand {
     tidied: Time,
 }
 
+/// What ended a sleep.
+enum Woken {
+    /// It is time to go.
+    Called,
+    /// The socket that was full takes more.
+    Writable,
+    /// A message is there, or nothing at all.
+    Readable,
+}
+
 /// Where a thread's work goes.
 struct Out {
     letters: Vec<Arc<Letters>>,
     routes: Routes,
     node: mpsc::Sender<Control>,
     tally: Arc<Tally>,
+    /// How much each line's socket may hold.
+    rooms: Vec<Room>,
     /// What a full socket did not take. While anything is here no more is worked on: it waits by path, where that is fair.
     blocked: VecDeque<Blocked>,
 }
@@ -125,15 +141,19 @@ struct Blocked {
 impl Hand {
     fn run(mut self) {
         loop {
-            let blocked = !self.out.send_blocked(&self.lines);
-            if (blocked || self.worker.is_idle()) && !self.wait() {
-                return;
+            if !self.out.blocked.is_empty() || self.worker.is_idle() {
+                match self.wait() {
+                    Woken::Called => return,
+                    Woken::Writable => self.out.send_blocked(&self.lines),
+                    Woken::Readable => {}
+                }
             }
             let now = clock::now().mono;
             self.drain(now);
             if self.out.blocked.is_empty() {
                 let (worker, lines, out) = (&mut self.worker, &self.lines, &mut self.out);
-                worker.work(now, &mut |work| out.act(lines, work));
+                let most = out.rooms.iter().map(Room::cells).min().map_or(WORK, |cells| cells.min(WORK));
+                worker.work_some(most, now, &mut |work| out.act(lines, work));
             }
             if now.since(self.tidied) >= TIDY_EVERY {
                 self.tidied = now;
@@ -142,8 +162,8 @@ impl Hand {
         }
     }
 
-    /// Sleeps until a message is there, or a full socket takes more; false when it is time to go.
-    fn wait(&mut self) -> bool {
+    /// Sleeps until a message is there, a full socket is half empty, or it is time to go.
+    fn wait(&mut self) -> Woken {
         let full = self.out.blocked.front().map(|first| first.line);
         let wanted = |at| if full == Some(at) { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let lines = self.lines.iter().enumerate();
@@ -151,7 +171,13 @@ impl Hand {
         fds.push(PollFd::new(&self.stop, PollFlags::IN));
         let most = Timespec { tv_sec: TIDY_EVERY.as_secs() as i64, tv_nsec: 0 };
         let _ = rustix::event::poll(&mut fds, Some(&most)); // interrupted: looked at again
-        fds.last().is_none_or(|stop| stop.revents().is_empty())
+        if fds.last().is_some_and(|stop| !stop.revents().is_empty()) {
+            Woken::Called
+        } else if fds.iter().any(|fd| fd.revents().contains(PollFlags::OUT)) {
+            Woken::Writable
+        } else {
+            Woken::Readable
+        }
     }
 
     /// Takes what waits in the sockets.
@@ -176,13 +202,11 @@ impl Out {
                 match sent {
                     Sent::All => {}
                     Sent::Dropped(cells) => drop(self.tally.unsent.fetch_add(cells as u64, Ordering::Relaxed)),
-                    Sent::Full(at) => self.blocked.push_back(Blocked {
-                        line: route.socket,
-                        to,
-                        source: route.source,
-                        segment,
-                        bytes: bytes[at..].to_vec(),
-                    }),
+                    Sent::Full(at) => {
+                        self.rooms[route.socket].full(clock::now().mono);
+                        let (source, bytes) = (route.source, bytes[at..].to_vec());
+                        self.blocked.push_back(Blocked { line: route.socket, to, source, segment, bytes });
+                    }
                 }
             }
             Work::Control { hop, body } => {
@@ -193,20 +217,24 @@ impl Out {
         }
     }
 
-    /// Sends what waits for its socket, as far as that takes it; whether all is gone.
-    fn send_blocked(&mut self, lines: &[Line]) -> bool {
+    /// Sends what waits for its socket, as far as that takes it.
+    fn send_blocked(&mut self, lines: &[Line]) {
         while let Some(first) = self.blocked.front_mut() {
-            match lines[first.line].send(first.to, first.source, first.segment, &first.bytes) {
+            let (line, room) = (&lines[first.line], &mut self.rooms[first.line]);
+            if let Some(bytes) = room.free(clock::now().mono) {
+                line.hold(bytes);
+            }
+            match line.send(first.to, first.source, first.segment, &first.bytes) {
                 Sent::Full(at) => {
+                    room.full(clock::now().mono);
                     first.bytes.drain(..at);
-                    return false;
+                    return;
                 }
                 Sent::All => {}
                 Sent::Dropped(cells) => drop(self.tally.unsent.fetch_add(cells as u64, Ordering::Relaxed)),
             }
             self.blocked.pop_front();
         }
-        true
     }
 
     fn unsent(&self, bytes: &[u8], segment: usize) {

@@ -4,6 +4,7 @@
 //! `crew` call it, `quic` gets its packets from it, `node` says what a cell is.
 
 use super::DriverError;
+use super::crew::room;
 use crate::node::io::Run;
 use crate::node::worker::Worker;
 use crate::time::Time;
@@ -31,10 +32,9 @@ pub(crate) use letters::Letters;
 
 /// Kernel buffer asked for on the way in; the kernel may grant less.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// And on the way out. A relay's is short: what a slow interface does not take is to wait where paths have their turns, and
-/// not in one line in the kernel. A client has nobody whom its own traffic could hold up.
+/// And on the way out. A relay's is fitted to its interface: what that does not take is to wait where paths have their turns,
+/// and not in one line in the kernel. A client has nobody whom its own traffic could hold up.
 const SEND_BUFFER: usize = 4 << 20;
-const RELAY_SEND_BUFFER: usize = 256 << 10;
 /// Room for one message: GRO never joins more.
 const SLOT: usize = 1 << 16;
 /// Messages taken before their cells are worked on: four recvmmsg calls, at most 8 MiB of cells, usually far less.
@@ -306,8 +306,14 @@ impl Line {
     /// A bound socket of a relay's.
     pub(crate) fn new(socket: UdpSocket) -> io::Result<Line> {
         let state = UdpSocketState::new((&socket).into())?;
-        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(RELAY_SEND_BUFFER);
-        Ok(Line { socket, state, slots: vec![Vec::new(); BATCH_SIZE] })
+        let line = Line { socket, state, slots: vec![Vec::new(); BATCH_SIZE] };
+        line.hold(room::MOST);
+        Ok(line)
+    }
+
+    /// Lets the socket hold so much that has not left yet.
+    pub(crate) fn hold(&self, bytes: usize) {
+        let _ = socket2::SockRef::from(&self.socket).set_send_buffer_size(bytes);
     }
 
     /// To be waited on.

@@ -8,17 +8,22 @@ use super::{Egress, LinkId};
 use crate::time::Time;
 use crate::wire::cell::Size;
 use crate::wire::id::PathId;
+use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 /// Bytes that leave at once, as soon as so many are staged: what one send call takes, in full cells.
 const RUN: usize = 45 * Size::Full.datagram();
+/// How long cells stay staged at most, so that a run may fill: a path whose next hop few others use must not wait until
+/// there is nothing left to do for all of them.
+pub const STAGED_TIME: Duration = Duration::from_micros(500);
 
 /// What one core has staged.
 pub struct Lane {
     shard: usize,
     stages: BTreeMap<(LinkId, Size), Stage>,
-    dirty: VecDeque<(LinkId, Size)>,
+    /// What has cells staged, and since when.
+    dirty: VecDeque<((LinkId, Size), Time)>,
     /// The one of them that fills a run.
     full: Option<(LinkId, Size)>,
     /// Cells dropped because a peer's stage was full or its link gone.
@@ -34,22 +39,31 @@ impl Lane {
     /// Seals what is staged and gives it out, run by run, first staged first; `send` gets where to, each cell's size, and
     /// the cells.
     pub fn flush(&mut self, ports: &Ports, now: Time, send: &mut impl FnMut(SocketAddr, usize, &[u8])) {
-        while let Some((link, size)) = self.dirty.pop_front() {
-            self.send(link, size, ports, now, send);
+        while let Some((staged, _)) = self.dirty.pop_front() {
+            self.send(staged, ports, now, send);
+        }
+    }
+
+    /// The same for what has been staged for long enough.
+    pub fn flush_old(&mut self, ports: &Ports, now: Time, send: &mut impl FnMut(SocketAddr, usize, &[u8])) {
+        while let Some((staged, since)) = self.dirty.front().copied()
+            && now.since(since) >= STAGED_TIME
+        {
+            self.dirty.pop_front();
+            self.send(staged, ports, now, send);
         }
     }
 
     /// The same for a run that is full; to be called after every cell that is put.
     pub fn flush_full(&mut self, ports: &Ports, now: Time, send: &mut impl FnMut(SocketAddr, usize, &[u8])) {
-        let Some((link, size)) = self.full.take() else { return };
-        self.dirty.retain(|staged| *staged != (link, size));
-        self.send(link, size, ports, now, send);
+        let Some(full) = self.full.take() else { return };
+        self.dirty.retain(|(staged, _)| *staged != full);
+        self.send(full, ports, now, send);
     }
 
     fn send(
         &mut self,
-        link: LinkId,
-        size: Size,
+        (link, size): (LinkId, Size),
         ports: &Ports,
         now: Time,
         send: &mut impl FnMut(SocketAddr, usize, &[u8]),
@@ -80,10 +94,10 @@ impl Lane {
 }
 
 impl Egress for Lane {
-    fn put(&mut self, link: LinkId, path: PathId, size: Size, _: Time, fill: impl FnOnce(&mut [u8])) -> bool {
+    fn put(&mut self, link: LinkId, path: PathId, size: Size, now: Time, fill: impl FnOnce(&mut [u8])) -> bool {
         let stage = self.stages.entry((link, size)).or_default();
         if stage.is_empty() {
-            self.dirty.push_back((link, size));
+            self.dirty.push_back(((link, size), now));
         }
         let Some(cell) = stage.room(size) else {
             self.dropped += 1;

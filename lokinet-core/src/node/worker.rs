@@ -23,8 +23,8 @@ pub const WORKERS_MAX: usize = SHARDS - 1;
 pub const MESSAGES_MAX: usize = 256;
 /// Cells that go at once when there is no room.
 const CUT: usize = 64;
-/// Cells worked on between two looks at the sockets: a sixth of a millisecond.
-const WORK: usize = 128;
+/// Cells worked on between two looks at the sockets, where these are never full: a sixth of a millisecond.
+pub const WORK: usize = 128;
 
 /// What a worker gives out.
 pub enum Work<'a> {
@@ -207,8 +207,17 @@ impl Worker {
 
     /// Works on what waits, up to some cells, path by path in turns, and gives out what comes of it.
     pub fn work(&mut self, now: Time, act: &mut impl FnMut(Work<'_>)) {
+        self.work_some(WORK, now, act);
+    }
+
+    /// The same, up to about `most` cells. Where that is less than [`WORK`] all of it is given out at once: it is for sockets
+    /// that take little.
+    pub fn work_some(&mut self, most: usize, now: Time, act: &mut impl FnMut(Work<'_>)) {
+        let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
+        self.lane.flush_old(&ports, now, &mut |to, segment, bytes| act(Work::Transmit { to, segment, bytes }));
+        drop(ports);
         let mut worked = 0;
-        while worked < WORK
+        while worked < most
             && let Some(key) = self.queues.turn(now, &mut self.taken, &mut self.dropped)
         {
             worked += self.taken.len();
@@ -217,8 +226,8 @@ impl Worker {
         }
         // CoDel may have dropped the last of what waited.
         self.forget_dropped();
-        // What does not fill a run waits for the next cells as long as there are some.
-        if self.queues.is_empty() {
+        // What does not fill a run waits for the next cells as long as there are some, but not for long.
+        if self.queues.is_empty() || most < WORK {
             let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
             self.lane.flush(&ports, now, &mut |to, segment, bytes| act(Work::Transmit { to, segment, bytes }));
         }

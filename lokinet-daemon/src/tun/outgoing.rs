@@ -5,7 +5,7 @@
 use super::offload::{Header, Offload};
 use lokinet_core::wire::batch::Packets;
 use lokinet_core::wire::packet;
-use lokinet_core::wire::packet::coalesce::{self, HEADER_MAX, Next, RUN_MAX, Run};
+use lokinet_core::wire::packet::coalesce::{Flows, HEADER_MAX, Next, RUN_MAX, Run};
 use std::io;
 
 /// Pieces that one write has at most, beside the header: a run's own header and its payloads.
@@ -22,50 +22,52 @@ pub(super) struct Outgoing {
     offload: Offload,
     /// Joined packets refused since one was taken.
     refusals: u8,
+    flows: Flows,
 }
 
 impl Outgoing {
     pub(super) fn new(offload: Offload) -> Outgoing {
-        Outgoing { offload, refusals: 0 }
+        Outgoing { offload, refusals: 0, flows: Flows::default() }
     }
 
-    /// Writes a batch in its order; says how many packets the kernel took. One that it does not take is gone, as on any
+    /// Writes a batch, each flow in its order; says how many packets the kernel took. One that it does not take is gone, as on any
     /// network: no IP packet (EINVAL), the interface is down (EIO), no memory or room just now.
     pub(super) fn send(&mut self, packets: &mut Packets, write: &mut impl Write) -> usize {
         if self.offload == Offload::None {
             return (0..packets.len()).filter(|index| complete(packets, *index, write)).count();
         }
         let packets: &Packets = packets;
+        let (udp, refusals) = (self.offload == Offload::TcpAndUdp, &mut self.refusals);
         let mut written = 0;
-        coalesce::runs(packets, self.offload == Offload::TcpAndUdp, |next| {
+        self.flows.join(packets, udp, |next| {
             written += match next {
-                Next::Joined(run) if self.joined(packets, &run, write) => run.packets.len(),
-                Next::Joined(run) => run.packets.filter(|index| single(packets, *index, write)).count(),
+                Next::Joined(run) if joined(packets, run, refusals, write) => run.packets().len(),
+                Next::Joined(run) => run.packets().filter(|index| single(packets, *index, write)).count(),
                 Next::Alone(index) => usize::from(single(packets, index, write)),
             }
         });
         written
     }
+}
 
-    /// Writes a run as one packet, if the kernel has not shown that it does not take such.
-    fn joined(&mut self, packets: &Packets, run: &Run, write: &mut impl Write) -> bool {
-        if self.refusals == REFUSALS_MAX {
-            return false;
-        }
-        let mut head = [0; HEADER_MAX];
-        run.header(packets, &mut head);
-        let mut pieces: [&[u8]; PIECES_MAX] = [&[]; PIECES_MAX];
-        pieces[0] = &head[..run.header];
-        for (piece, payload) in pieces[1..].iter_mut().zip(run.payloads(packets)) {
-            *piece = payload;
-        }
-        let result = write(Header::joined(run), &pieces[..=run.packets.len()]);
-        match &result {
-            Ok(()) => self.refusals = 0,
-            Err(error) => self.refusals += u8::from(error.raw_os_error() == Some(libc::EINVAL)),
-        }
-        result.is_ok()
+/// Writes a run as one packet, if the kernel has not shown that it does not take such.
+fn joined(packets: &Packets, run: &Run, refusals: &mut u8, write: &mut impl Write) -> bool {
+    if *refusals == REFUSALS_MAX {
+        return false;
     }
+    let mut head = [0; HEADER_MAX];
+    run.header(packets, &mut head);
+    let mut pieces: [&[u8]; PIECES_MAX] = [&[]; PIECES_MAX];
+    pieces[0] = &head[..run.header];
+    for (piece, payload) in pieces[1..].iter_mut().zip(run.payloads(packets)) {
+        *piece = payload;
+    }
+    let result = write(Header::joined(run), &pieces[..=run.packets().len()]);
+    match &result {
+        Ok(()) => *refusals = 0,
+        Err(error) => *refusals += u8::from(error.raw_os_error() == Some(libc::EINVAL)),
+    }
+    result.is_ok()
 }
 
 /// Writes one packet as it is; a checksum it lacks is the kernel's to finish.
@@ -108,6 +110,12 @@ mod tests {
         .unwrap();
     }
 
+    /// The sum of an even number of bytes, as in RFC 1071.
+    fn sum(bytes: &[u8]) -> u32 {
+        let sum = bytes.chunks(2).fold(0, |sum, pair| sum + u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+        (sum & 0xffff) + (sum >> 16)
+    }
+
     fn stream(count: usize) -> Packets {
         let mut packets = Packets::new();
         push_stream(&mut packets, count, 1);
@@ -131,6 +139,35 @@ mod tests {
         let (mut packets, mut taken) = (stream(10), Taken::new());
         let written = Outgoing::new(Offload::Tcp).send(&mut packets, &mut kernel(&mut taken, None));
         assert_eq!((written, taken.len(), taken[0].0, taken[0].1.len()), (10, 1, [1, 1], 1040));
+    }
+
+    /// Four streams whose packets come in turns, as from four callers: each goes as one, whole and in order.
+    #[test]
+    fn streams_that_come_in_turns_go_as_one_each() {
+        let streams: Vec<Packets> = (1..5)
+            .map(|port| {
+                let mut packets = Packets::new();
+                push_stream(&mut packets, 10, port);
+                packets
+            })
+            .collect();
+        let (mut packets, mut taken) = (Packets::new(), Taken::new());
+        for (index, stream) in (0..10).flat_map(|index| streams.iter().map(move |stream| (index, stream))) {
+            packets.push(stream.get(index));
+            packets.shape_last(stream.shape(index));
+        }
+        let written = Outgoing::new(Offload::Tcp).send(&mut packets, &mut kernel(&mut taken, None));
+        assert_eq!((written, taken.len()), (40, 4));
+        for ((header, mut packet), port) in taken.into_iter().zip(1..) {
+            let payload: Vec<u8> = (0..10).flat_map(|index| [index; 100]).collect();
+            assert_eq!((header, packet[21], &packet[40..]), ([1, 1], port, payload.as_slice()));
+            // The header's sum is right, and the one over all of it once it is finished.
+            assert_eq!(sum(&packet[..V4_HEADER]), 0xffff);
+            packet::finish_checksum(&mut packet, V4_HEADER, 16).unwrap();
+            let length = (packet.len() - V4_HEADER) as u16;
+            let pseudo = [&packet[12..20], &[0, 6], &length.to_be_bytes()].concat();
+            assert_eq!(sum(&[&pseudo, &packet[V4_HEADER..]].concat()), 0xffff);
+        }
     }
 
     /// What the kernel does not take as one it gets one by one, in order; nothing is lost.
