@@ -206,6 +206,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("hop's patience", transit::HOP_PATIENCE),
         ("question repeat", live::REPEAT),
         ("path idle probe", live::IDLE),
+        ("used path's probe", live::USED),
         ("path silence", live::SILENCE),
         ("path dead", live::DEAD),
         ("introset lifetime", introset::LIFETIME),
