@@ -185,6 +185,7 @@ fn code() -> BTreeMap<&'static str, u128> {
         ("contact lifetime", contact::LIFETIME),
         ("contact skew", contact::SKEW),
         ("guard lifetime", guards::LIFETIME),
+        ("pause before a missed relay is asked for", fetch::MISSED),
         ("profile half-life", profile::HALF_LIFE),
         ("neighbour patience", relay::PATIENCE),
         ("harmless wait", codel::TARGET),
