@@ -248,7 +248,7 @@ impl Node {
         for link in core.links.relist(|peer| registry.lists(peer)) {
             core.links.hang_up(link);
             match &mut self.trade {
-                Machines::Client(client) => client.link_down(link, &core.links),
+                Machines::Client(client) => client.link_down(link, core, now),
                 Machines::Relay(relay) => relay.link_down(link, core, now),
             }
         }
@@ -273,7 +273,7 @@ impl Node {
         let core = &mut self.core;
         if core.links.down(link).is_some() {
             match &mut self.trade {
-                Machines::Client(client) => client.link_down(link, &core.links),
+                Machines::Client(client) => client.link_down(link, core, now),
                 Machines::Relay(relay) => relay.link_down(link, core, now),
             }
         }

@@ -424,10 +424,14 @@ impl Paths {
         })
     }
 
-    /// Whether a build that began with this relay takes so long that the relay itself may be gone.
-    pub fn doubts(&self, guard: &RelayId) -> bool {
+    /// Whether a guard may be gone: a build that began with it takes long, or a path that does is silent, and none was
+    /// heard since.
+    pub fn doubts(&self, guard: &RelayId, now: Time) -> bool {
         let slow = |path: &Path| matches!(path, Path::Building(building) if building.slow_at().is_none() && building.first().id == *guard);
-        self.table.values().any(slow)
+        let begun = || self.all_live().map(|(_, live)| live).filter(|live| live.hops()[0].id == *guard);
+        let silent = begun().filter_map(|live| live.silent_since(now)).min();
+        let heard = begun().map(Live::heard).max();
+        self.table.values().any(slow) || silent.is_some_and(|silent| heard < Some(silent))
     }
 
     /// Who stands behind the guards on paths that are silent when they should not be: one of them may be dead.

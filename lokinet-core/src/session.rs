@@ -96,6 +96,8 @@ pub enum Action {
     Closed(Remote),
     /// Our introset is stored by at least one relay.
     Published,
+    /// A service can be met at a relay that we do not know.
+    Unknown,
 }
 
 /// The floors below, lent for one step.
@@ -147,12 +149,18 @@ impl Shut {
     /// What a refusal says of a lease. A pivot that does not know its token never will; that it cannot be reached may be
     /// a lie of the hop before it, or over soon.
     fn of(purpose: Purpose, refused: Option<Status>, now: Time) -> Option<Shut> {
-        let Purpose::Join(token) = purpose else { return None };
+        let shut = Shut::awhile(purpose, now)?;
         match refused? {
-            Status::NoSuchJoin => Some(Shut { token, until: Time::from_nanos(u64::MAX) }),
-            Status::Unreachable => Some(Shut { token, until: now + UNREACHED }),
+            Status::NoSuchJoin => Some(Shut { until: Time::from_nanos(u64::MAX), ..shut }),
+            Status::Unreachable => Some(shut),
             _ => None,
         }
+    }
+
+    /// Leaves a lease alone for a while.
+    fn awhile(purpose: Purpose, now: Time) -> Option<Shut> {
+        let Purpose::Join(token) = purpose else { return None };
+        Some(Shut { token, until: now + UNREACHED })
     }
 
     /// Whether it never leads anywhere again.
@@ -342,6 +350,9 @@ impl Sessions {
             }
             Some(Joining::Convo(session)) => {
                 if let Some(convo) = self.convos.get_mut(&session) {
+                    // Whatever ended it may be its pivot's end: while another way may work the lease is left alone.
+                    let others = convo.routes().any(|route| route.path != key) && !convo.is_missing(road.now.mono);
+                    let shut = shut.or_else(|| Shut::awhile(purpose, road.now.mono).filter(|_| others));
                     shut.into_iter().for_each(|shut| convo.shut(shut, road.now.mono));
                 }
             }

@@ -2,12 +2,33 @@
 //! person sees in `lokinet status`, on virtual time.
 
 use core::time::Duration;
+use lokinet_tests::scale::{self, Plan};
 use lokinet_tests::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn failed(world: &World, clients: usize) -> u64 {
     (1..=clients).map(|n| world.report(&format!("client{n}")).counter("paths failed")).sum()
+}
+
+/// One relay in ten is killed each minute and is back ten seconds later. A service moves to other pivots all the time; its
+/// callers know where, and nobody builds over a relay that he could know to be gone. Nor does anybody wait for one to be
+/// back: whoever loses his first hop finds out himself.
+#[test]
+fn paths_are_built_and_talks_go_on_while_relays_come_and_go() {
+    let (mut ended, mut failed) = (0, 0);
+    for seed in 1..4 {
+        let away = SECOND * 10;
+        let plan = Plan { relays: 60, clients: 12, services: 12, minutes: 6, churn: 10.0, away, seed };
+        let figures = scale::run(&plan, &mut |_| {});
+        let (beats, back) = figures.beats;
+        println!("seed {seed}: {:?} builds, {back} of {beats} beats, longest {:?}", figures.builds, figures.longest);
+        assert!(figures.longest <= SECOND * 8, "seed {seed}: nothing heard for {:?}", figures.longest);
+        assert!(back * 100 >= beats * 97, "seed {seed}: only {back} of {beats} beats came back");
+        ended += figures.builds.0;
+        failed += figures.builds.1;
+    }
+    assert!(failed * 50 <= ended, "{failed} of {ended} builds failed");
 }
 
 /// A neighbour's links to a relay that was killed look sound for as long as QUIC is patient. One that is back says that

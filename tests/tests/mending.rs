@@ -5,7 +5,7 @@ use core::time::Duration;
 use lokinet_core::node::io::Event;
 use lokinet_core::wire::contact::Contact;
 use lokinet_tests::person::{self, call, ping, reached_again, relays_on_the_way};
-use lokinet_tests::world::World;
+use lokinet_tests::world::{World, packet};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -242,5 +242,69 @@ fn a_quiet_talk_outlives_the_services_guards() {
         let took = reached_again(&mut world, "client1", way, 100, SECOND * 60);
         println!("seed {seed}: {guards:?} restarted, traffic again after {took:?}");
         assert!(took.is_some_and(|took| took <= SECOND * 3), "seed {seed}: {took:?}");
+    }
+}
+
+/// A beat a second: the service has answered the last one when the relay dies at which all its paths begin, and waits for
+/// nothing that could make it look.
+#[test]
+fn a_slow_talk_goes_on_when_the_services_first_hop_dies() {
+    for seed in 150..160 {
+        let mut world = town(seed);
+        world.run_for(SECOND * 20);
+        let way = call(&mut world, "client1", "service1");
+        let (mut last, mut longest) = (world.now(), Duration::ZERO);
+        for number in 1..35 {
+            let next = world.now() + SECOND;
+            if number == 20 {
+                let victim = relays_on_the_way(&world, "service1")[0].clone();
+                world.kill(&victim);
+            }
+            if ping(&mut world, "client1", way, number, SECOND) {
+                longest = longest.max(world.now().since(last));
+                last = world.now();
+            }
+            world.run_for(next.since(world.now()));
+        }
+        longest = longest.max(world.now().since(last));
+        println!("seed {seed}: the service's first hop died, beats again after {longest:?}");
+        assert!(longest <= SECOND * 5, "seed {seed}: {longest:?}");
+    }
+}
+
+/// A download whose acknowledgements are rare. The service goes over to another route before its caller has said anything
+/// that could be missed; what comes by that one is no answer to what is said on the one in use, which ends at a dead relay.
+#[test]
+fn a_talk_both_ways_goes_on_when_the_services_middle_relay_dies() {
+    for seed in 150..160 {
+        let mut world = town(seed);
+        world.run_for(SECOND * 20);
+        let (own, theirs) = call(&mut world, "client1", "service1");
+        assert!(ping(&mut world, "client1", (own, theirs), 1, SECOND));
+        world.echo("service1", false);
+        let (mut caller, mut heard, mut longest) = (None, world.now(), Duration::ZERO);
+        // Twenty steps a second; the relay dies between two acknowledgements.
+        for step in 0..300 {
+            if step == 105 {
+                let victim = relays_on_the_way(&world, "service1")[1].clone();
+                world.kill(&victim);
+            }
+            if step % 20 == 0 {
+                world.send("client1", &packet::udp((own, 7), (theirs, 9), b"go on"));
+            }
+            for (at, packet) in world.inbox_at("service1") {
+                let seen = packet::read(&packet).expect("a broken packet was delivered");
+                caller = Some((seen.to, seen.from));
+                longest = longest.max(at.since(heard));
+                heard = at;
+            }
+            if let Some((own, theirs)) = caller {
+                world.send("service1", &packet::udp((own, 9), (theirs, 7), b"much"));
+            }
+            world.run_for(SECOND / 20);
+        }
+        longest = longest.max(world.now().since(heard));
+        println!("seed {seed}: the service heard its caller again after {longest:?}");
+        assert!(longest <= SECOND * 5 / 2, "seed {seed}: {longest:?}");
     }
 }

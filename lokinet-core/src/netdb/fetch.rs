@@ -14,6 +14,8 @@ const EVERY: Duration = Duration::from_secs(600);
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_LAST: Duration = Duration::from_secs(60);
 
+/// A relay that is spoken of and not known is asked for at once, but not so soon after the last round.
+pub const MISSED: Duration = Duration::from_secs(5);
 /// Most pages of one answer: more than any network has.
 pub const PAGES_MAX: u32 = 1024;
 
@@ -22,6 +24,8 @@ pub struct Fetch {
     /// Who is asked, after which id, and how many pages it has given.
     asking: Option<(RelayId, RelayId, u32)>,
     next: Time,
+    /// When the last round ended.
+    ended: Option<Time>,
     again: Duration,
     /// Rounds that failed in a row.
     failures: usize,
@@ -39,7 +43,7 @@ pub struct Question {
 impl Fetch {
     /// Asks at once.
     pub fn new(now: Time) -> Fetch {
-        Fetch { asking: None, next: now, again: AGAIN, failures: 0 }
+        Fetch { asking: None, next: now, ended: None, again: AGAIN, failures: 0 }
     }
 
     /// When to call [`Fetch::wake`].
@@ -50,6 +54,12 @@ impl Fetch {
     /// There may be more to learn: asks soon, and at once when nobody is being asked.
     pub fn hurry(&mut self, now: Time) {
         self.next = self.next.min(now);
+    }
+
+    /// A relay is spoken of that we do not know.
+    pub fn missed(&mut self, now: Time) {
+        let at = self.ended.map_or(now, |ended| ended + MISSED);
+        self.next = self.next.min(at.max(now));
     }
 
     /// Whether what is held suffices to stop asking directly.
@@ -103,7 +113,7 @@ impl Fetch {
             self.asking = Some((relay, after, pages + 1));
             return Some(Question { relay, after });
         }
-        self.asking = None;
+        (self.asking, self.ended) = (None, Some(now));
         self.failures = if failed { self.failures + 1 } else { 0 };
         let enough = Fetch::enough(netdb);
         if enough && Fetch::most(netdb) && !failed {
@@ -138,6 +148,26 @@ mod tests {
             }
             assert!(fetch.next_wake().is_some(), "nobody will ever be asked again");
         }
+    }
+
+    /// A service is met at a relay that came after our last round: the next one may be minutes away.
+    #[test]
+    fn a_relay_that_is_missed_is_asked_for_at_once_but_not_all_the_time() {
+        let netdb = known(20);
+        let (mut chance, start) = (Chance::new([3; 32]), Time::from_nanos(0));
+        let mut fetch = Fetch::new(start);
+        fetch.wake(&netdb, None, &[], &mut chance, start).unwrap();
+        assert!(fetch.page(&netdb, None, false, start).is_none());
+        assert!(fetch.next_wake().unwrap() > start + MISSED, "all is known, and there is no hurry");
+        fetch.missed(start);
+        assert_eq!(fetch.next_wake(), Some(start + MISSED));
+        let later = start + MISSED * 3;
+        fetch.missed(start + MISSED * 2);
+        assert_eq!(fetch.next_wake(), Some(start + MISSED), "it is due already");
+        fetch.wake(&netdb, None, &[], &mut chance, later).unwrap();
+        assert!(fetch.page(&netdb, None, false, later).is_none());
+        fetch.missed(later + MISSED * 2);
+        assert_eq!(fetch.next_wake(), Some(later + MISSED * 2), "at once");
     }
 
     #[test]

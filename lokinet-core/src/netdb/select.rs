@@ -44,10 +44,9 @@ pub fn select(netdb: &Netdb, want: &Want<'_>, chance: &mut Chance) -> Option<Vec
                 guards.iter().filter_map(|id| netdb.contact(id)).filter(|c| apart(netdb, c, &chosen)).cloned().collect()
             }
         };
-        // Among guards the order is the preference, unless the better one failed lately.
         let guard = match want.guards {
             [] => draw(netdb, guards.iter(), chance)?,
-            _ => guards.iter().min_by_key(|c| netdb.profile.score(&c.id) / 128)?.clone(),
+            _ => guards.first()?.clone(),
         };
         chosen.insert(0, guard);
         while chosen.len() < want.hops {

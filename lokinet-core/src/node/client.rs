@@ -27,7 +27,7 @@ use crate::flow::dns::SrvRecord;
 use crate::flow::icmp;
 use crate::flow::lease::{Leases, Range};
 use crate::flow::question::Question;
-use crate::link::{LinkId, Links};
+use crate::link::LinkId;
 use crate::netdb::Learned;
 use crate::netdb::fetch::{self, Fetch};
 use crate::netdb::guards::Guards;
@@ -156,7 +156,7 @@ impl Client {
         let body = Request::Clock.encode();
         let ticket = core.links.request(up.peer, Vec::new(), body, Duration::from_secs(5), now.mono);
         self.clocks.insert(ticket, now);
-        self.order_entries(&core.links);
+        self.order_entries(core, now);
     }
 
     /// The registry has changed: no path goes through who is no relay, and new relays are to be learnt of.
@@ -171,16 +171,18 @@ impl Client {
         self.fetch.hurry(now.mono);
     }
 
-    pub(super) fn link_down(&mut self, link: LinkId, links: &Links) {
+    pub(super) fn link_down(&mut self, link: LinkId, core: &Core, now: Now) {
         self.paths.link_down(link);
-        self.order_entries(links);
+        self.order_entries(core, now);
     }
 
-    /// A guard that is being dialled, or that does not answer a build, may be gone: every path that begins with it would
-    /// wait for it in vain.
-    fn order_entries(&mut self, links: &Links) {
+    /// Guards in the order in which paths are to begin with them: one that leaves builds or live paths without an answer may
+    /// be gone; so may one that failed us lately, or is yet to be dialled. What begins with it would wait in vain.
+    fn order_entries(&mut self, core: &Core, now: Now) {
+        let failures = |guard: &RelayId| core.netdb.profile.score(guard) / (2 * FAILURE);
         self.entries = self.guards.ids().to_vec();
-        self.entries.sort_by_key(|guard| (self.paths.doubts(guard), links.to(guard).is_none()));
+        self.entries
+            .sort_by_key(|guard| (self.paths.doubts(guard, now.mono), failures(guard), core.links.to(guard).is_none()));
     }
 
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Option<Bytes>, core: &mut Core, now: Now) {
@@ -197,6 +199,7 @@ impl Client {
         let profile = &mut core.netdb.profile;
         let mut verdict = |hops: &[Arc<Contact>], blamed: Option<usize>| judge(profile, hops, blamed);
         self.paths.reply(ticket, reply, link, now.mono, &mut verdict);
+        self.order_entries(core, now);
     }
 
     /// Our clock against a relay's: reported, never corrected by strangers.
@@ -276,7 +279,7 @@ impl Client {
         if !self.strict && self.guards.refresh(&core.netdb, enough, &mut self.chance, now.wall) {
             core.out.push(Output::Save(Save::Guards(self.guards.encode().into())));
         }
-        self.order_entries(&core.links);
+        self.order_entries(core, now);
     }
 
     pub(super) fn cell(&mut self, link: LinkId, path: PathId, size: Size, onion: &mut [u8], core: &mut Core, now: Now) {
@@ -389,8 +392,9 @@ impl Client {
                 }
             }
             SessionAction::Failed(Remote::Address(address), why) => self.named(address, Some(why), core, now),
-            SessionAction::Failed(Remote::Anonymous(_), _) => {}
             SessionAction::Closed(remote) => self.leases.hold(remote, false, now.mono),
+            SessionAction::Unknown if self.paths.can_ask() => self.fetch.missed(now.mono),
+            SessionAction::Failed(Remote::Anonymous(_), _) | SessionAction::Unknown => {}
             SessionAction::Published => {
                 self.published = true;
                 core.out.event(Event::Published);
@@ -400,7 +404,8 @@ impl Client {
 
     fn fill_pool(&mut self, core: &mut Core, now: Now) {
         // While no guard is linked the first build finds out whether one is there: four would fail together.
-        let linked = self.entries.iter().any(|guard| core.links.to(guard).is_some() && !self.paths.doubts(guard));
+        let linked =
+            self.entries.iter().any(|guard| core.links.to(guard).is_some() && !self.paths.doubts(guard, now.mono));
         for index in 0..self.pools.len() {
             let (pool, aim) = (&self.pools[index], self.pools[index].aim());
             let brisk = self.paths.brisk(aim);
@@ -446,7 +451,7 @@ impl Client {
         let Core { links, netdb, .. } = core;
         let profile = &mut netdb.profile;
         self.paths.wake(links, now.mono, &mut |hops, blamed| judge(profile, hops, blamed));
-        self.order_entries(&core.links);
+        self.order_entries(core, now);
         self.sessions.wake(&mut road!(self, core, now));
         let question = self.fetch.wake(&core.netdb, None, self.guards.ids(), &mut self.chance, now.mono);
         self.fetch_from(question, core, now);

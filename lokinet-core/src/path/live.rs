@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// A path that has heard nothing for so long is probed.
 pub const IDLE: Duration = Duration::from_secs(5);
+/// One that carried data is probed so soon, then at doubling pauses: whoever used it would wait to be heard again.
+pub const USED: Duration = Duration::from_secs(1);
 /// A path that sends and hears nothing for so long is probed at once.
 pub const SILENCE: Duration = Duration::from_millis(400);
 /// A path that sent and heard nothing for so long is not given new questions.
@@ -92,8 +94,12 @@ pub struct Live {
     born: Time,
     /// Since when we have been sending without hearing anything.
     waiting: Option<Time>,
+    /// Whether others have been told that it is silent.
+    suspected: bool,
     open: BTreeMap<u32, Open>,
     assemblers: BTreeMap<usize, Assembler>,
+    /// After how much silence it is probed.
+    idle: Duration,
     /// Cells sent and received.
     pub cells: (u64, u64),
     pub(super) held: Vec<(Size, Vec<u8>)>,
@@ -119,8 +125,10 @@ impl Live {
             heard: now,
             born: now,
             waiting: None,
+            suspected: false,
             open: BTreeMap::new(),
             assemblers: BTreeMap::new(),
+            idle: IDLE,
             cells: (0, 0),
             held: Vec::new(),
         }
@@ -185,6 +193,9 @@ impl Live {
         let (link, path) = self.first;
         let sent = links.put(link, path, size, now, |onion| layers.wrap(onion, size, hop, kind, now, fill));
         if sent {
+            if kind == Kind::Data {
+                self.idle = USED;
+            }
             self.cells.0 += 1;
             self.waiting.get_or_insert(now);
         }
@@ -195,10 +206,13 @@ impl Live {
         let (hop, kind, body) = self.layers.unwrap(onion, size, now)?;
         self.cells.1 += 1;
         self.heard = now;
-        self.waiting = None;
+        (self.waiting, self.suspected) = (None, false);
         let pivot = hop + 1 == self.layers.len();
         match kind {
-            Kind::Data if pivot => Ok(Received::Data(body)),
+            Kind::Data if pivot => {
+                self.idle = USED;
+                Ok(Received::Data(body))
+            }
             Kind::Control => Ok(self.control(hop, body, now)),
             _ => Ok(Received::Nothing),
         }
@@ -231,6 +245,9 @@ impl Live {
         let probe = *ask == Ask::Ping;
         if self.open.len() >= ASKS_MAX && !probe {
             return false;
+        }
+        if probe {
+            self.idle = (self.idle * 2).min(IDLE);
         }
         let size = Size::Full;
         let message = chance.nonzero();
@@ -272,12 +289,16 @@ impl Live {
     /// When to call [`Live::wake`].
     pub(super) fn next_wake(&self) -> Time {
         let probing = self.open.values().any(|open| open.probe);
-        let next = match (self.waiting, probing) {
-            (Some(since), true) => self.expires.min(since + self.patience()),
-            (None, true) => self.expires,
-            (Some(since), false) => self.expires.min(since + self.silence()).min(self.quiet() + IDLE),
-            (None, false) => self.expires.min(self.quiet() + IDLE),
-        };
+        let mut next = self.expires;
+        if let Some(since) = self.waiting.filter(|_| !self.suspected) {
+            next = next.min(since + self.silence());
+        }
+        if let Some(since) = self.waiting.filter(|_| probing) {
+            next = next.min(since + self.patience());
+        }
+        if !probing {
+            next = next.min(self.quiet() + self.idle);
+        }
         self.open.values().map(|open| open.next).fold(next, Time::min)
     }
 
@@ -288,7 +309,17 @@ impl Live {
 
     /// Whether it has been silent for so long that it is being probed.
     pub(super) fn is_silent(&self, now: Time) -> bool {
-        self.waiting.is_some_and(|since| now.since(since) >= self.silence())
+        self.silent_since(now).is_some()
+    }
+
+    /// Since when it has been silent, when that is so long that it is being probed.
+    pub(super) fn silent_since(&self, now: Time) -> Option<Time> {
+        self.waiting.filter(|since| now.since(*since) >= self.silence())
+    }
+
+    /// When it was heard last, or came to live.
+    pub(super) fn heard(&self) -> Time {
+        self.heard
     }
 
     /// Asks for a sign of life, unless that is under way.
@@ -326,13 +357,14 @@ impl Live {
             return outcome;
         }
         let silent = self.is_silent(now);
-        if !probing && (silent || now.since(self.quiet()) >= IDLE) {
-            if silent {
-                // What was asked here is better asked elsewhere, at once.
-                outcome.unanswered.extend(core::mem::take(&mut self.open).into_values().map(|open| open.id));
-            }
+        if silent && !self.suspected {
+            (self.suspected, outcome.suspicious) = (true, true);
+            // What was asked here is better asked elsewhere, at once.
+            outcome.unanswered.extend(self.open_asks());
+            self.open.retain(|_, open| open.probe);
+        }
+        if !probing && (silent || now.since(self.quiet()) >= self.idle) {
             self.ask(probe, &Ask::Ping, chance, links, now);
-            outcome.suspicious = silent;
         }
         let due: Vec<u32> = self.open.iter().filter(|(_, open)| open.next <= now).map(|(m, _)| *m).collect();
         for message in due {

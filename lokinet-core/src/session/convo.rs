@@ -24,7 +24,7 @@ pub const SILENCE: Duration = Duration::from_millis(400);
 pub const TURN: Duration = Duration::from_millis(100);
 /// Between two probes.
 pub const PROBE_EVERY: Duration = Duration::from_millis(300);
-/// Hearing nothing for so long after that means that no route works: the service is looked up anew.
+/// Hearing nothing for so long after all were asked means that no route works: the service is looked up anew.
 pub const MISSING: Duration = Duration::from_millis(300);
 /// Most routes a conversation keeps.
 pub const ROUTES_MAX: usize = 8;
@@ -44,6 +44,15 @@ pub struct Route {
     pub path: PathKey,
     /// Whom the pivot is to hand it to: 0 on our own joined path.
     pub caller: CallerId,
+}
+
+/// Who knows where a service can be met.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Knows {
+    /// It itself, by a route that works.
+    Service,
+    /// The keepers of its introset.
+    Keepers,
 }
 
 /// A conversation with keys.
@@ -71,9 +80,11 @@ pub struct Convo {
     pub leases: Vec<Lease>,
     /// The key the service was called by; another one is that of a later life (callers).
     pub handshake: [u8; 32],
-    /// When the leases were learnt, and whether they have been asked for anew since they grew old.
+    /// When the leases were known to be the service's last word, and who has been asked for news since they grew old.
     learnt: Time,
-    asked: bool,
+    asked: Option<Knows>,
+    /// The edition of our leases that the caller was told last (services).
+    pub told: u64,
     /// Leases tried since the list was last refreshed.
     pub tried: Vec<[u8; TOKEN]>,
     /// Leases that led nowhere.
@@ -122,7 +133,8 @@ impl Convo {
             leases: Vec::new(),
             handshake: [0; 32],
             learnt: now,
-            asked: false,
+            asked: None,
+            told: 0,
             tried: Vec::new(),
             shut: Vec::new(),
             outdated: Time::default(),
@@ -261,7 +273,13 @@ impl Convo {
         if self.is_missing(now) {
             self.refreshes = 0;
         }
-        self.waiting = None;
+        // What comes by another route says nothing of the one in use, where the answer should have come.
+        if self.active() == Some(route)
+            && let Some(since) = self.waiting.take()
+        {
+            // Had the leases been others when it heard what we said then, it would have told us.
+            self.learnt = self.learnt.max(since);
+        }
     }
 
     /// Knows one more route. On one path there is one: a later join of the same caller there replaces the earlier.
@@ -302,9 +320,14 @@ impl Convo {
         SILENCE.max(self.round * 3)
     }
 
+    /// How long the route in use has to answer before the others are asked.
+    fn turn(&self) -> Duration {
+        TURN.max(self.round * 5 / 2)
+    }
+
     /// Whether so long that no route can be working.
     pub fn is_missing(&self, now: Time) -> bool {
-        let missing = self.silence() + MISSING.max(self.round * 3);
+        let missing = self.silence() + self.turn() + MISSING.max(self.round * 3);
         self.routes.is_empty() || self.waiting.is_some_and(|since| now.since(since) >= missing)
     }
 
@@ -339,7 +362,7 @@ impl Convo {
     /// The longer the silence, the rarer the probes.
     fn probe_pause(&self, now: Time) -> Duration {
         let silent = self.waiting.map_or(Duration::ZERO, |since| now.since(since));
-        if self.probes == 1 { TURN.max(self.round * 5 / 2) } else { (silent / 8).clamp(PROBE_EVERY, PROBE_LAST) }
+        if self.probes == 1 { self.turn() } else { (silent / 8).clamp(PROBE_EVERY, PROBE_LAST) }
     }
 
     /// The service's leases anew: those tried in vain may be tried again, and news at once.
@@ -348,7 +371,7 @@ impl Convo {
         if news {
             self.outdated = now;
         }
-        if news || core::mem::take(&mut self.asked) {
+        if news || self.asked.take().is_some() {
             self.rejoin_at = now;
             self.look = now;
         }
@@ -383,14 +406,18 @@ impl Convo {
         }
     }
 
-    /// Whether the service was asked where it can be met and has not answered; it is not waited for any longer.
-    pub fn stop_asking(&mut self) -> bool {
-        core::mem::take(&mut self.asked)
+    /// Whether to wait before another path is joined; not for an answer that would have to come by a route that fell
+    /// silent.
+    pub fn waits(&self, now: Time) -> bool {
+        now < self.rejoin_at && !(self.asked == Some(Knows::Service) && self.is_missing(now))
     }
 
-    /// Whether to ask for the leases anew before one is used; once, and then they must do.
+    /// Whether to ask for the leases anew before one is used: the service while a route works, else its keepers; each
+    /// once, and then the old ones must do.
     pub fn ask_anew(&mut self, now: Time) -> bool {
-        self.is_stale(now) && !core::mem::replace(&mut self.asked, true)
+        let who = if self.is_missing(now) { Knows::Keepers } else { Knows::Service };
+        let stale = self.is_stale(now);
+        core::mem::replace(&mut self.asked, stale.then_some(who)) != Some(who) && stale
     }
 
     /// How long to wait before the introset is fetched once more, when this time brings nothing.

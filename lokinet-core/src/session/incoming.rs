@@ -67,7 +67,10 @@ impl Sessions {
             // An answer asks for none: two silent ends would probe each other for ever.
             convo.say(Route { path, caller }, &Frame::Echo(number), false, road);
         }
-        if asked && !convo.caller {
+        // Who speaks to us is told unasked what changed: when his routes end it is too late to ask.
+        let edition = self.publishing.edition();
+        if !convo.caller && (asked || convo.told != edition) {
+            convo.told = edition;
             let leases = introset::leases_bytes(&publish::leases(road));
             convo.say(Route { path, caller }, &Frame::Met(&leases), false, road);
         }

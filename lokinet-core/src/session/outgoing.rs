@@ -63,7 +63,10 @@ impl Sessions {
                     call.joining(key);
                     self.joining.insert(key, Joining::Call(address));
                 }
-                None => call.unusable(),
+                None => {
+                    call.unusable();
+                    self.actions.extend(is_news(&lease, road).then_some(Action::Unknown));
+                }
             }
         }
         if let Some((path, hello)) = step.repeat {
@@ -143,15 +146,16 @@ impl Sessions {
         let joined: Vec<PathKey> = joined.map(|(key, _)| *key).collect();
         let under_way = joined.iter().filter(|key| road.paths.live(**key).is_none()).count();
         // While nothing comes by any route, what is being built may be as dead as what was.
-        // An answer that would have to come by a route that fell silent is not waited for.
-        let waits = now < convo.rejoin_at && !(missing && convo.stop_asking());
-        if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || waits {
+        if (convo.fresh_routes(road) + under_way >= ROUTES && !missing) || convo.waits(now) {
             return;
         }
-        if !missing && convo.ask_anew(now) {
-            // Another route works, and nobody knows better than the service itself.
+        if convo.ask_anew(now) {
             convo.rejoin_at = now + lookup::GIVE_UP;
-            return convo.ask_where(road);
+            match convo.remote {
+                Remote::Address(address) if missing => self.look_up(address, road),
+                _ => convo.ask_where(road),
+            }
+            return;
         }
         convo.rejoin_at = now + REJOIN_PAUSE;
         let known: Vec<(Purpose, RelayId)> = joined.iter().filter_map(|key| road.paths.errand(*key)).collect();
@@ -163,7 +167,9 @@ impl Sessions {
                     *purpose == Purpose::Join(lease.token) || (!missing && *pivot == lease.pivot)
                 })
         };
-        let mut usable: Vec<Lease> = convo.leases.iter().filter(is_usable).copied().collect();
+        let usable = convo.leases.iter().filter(is_usable).copied();
+        let (news, mut usable): (Vec<Lease>, Vec<Lease>) = usable.partition(|lease| is_news(lease, road));
+        self.actions.extend((!news.is_empty()).then_some(Action::Unknown));
         arrange(&mut usable, &mut self.chance, road);
         // One at a time, unless nothing works: then what is joined may lead over the same dead relay.
         usable.truncate(if missing { ROUTES } else { 1 });
@@ -195,4 +201,9 @@ impl Sessions {
 fn arrange(leases: &mut [Lease], chance: &mut Chance, road: &Road<'_>) {
     chance.shuffle(leases);
     leases.sort_by_key(|lease| road.netdb.profile.score(&lease.pivot) / FAILURE);
+}
+
+/// Whether a lease's pivot is a relay that we have yet to hear of.
+fn is_news(lease: &Lease, road: &Road<'_>) -> bool {
+    road.netdb.contact(&lease.pivot).is_none() && road.netdb.registry().lists(&lease.pivot)
 }
