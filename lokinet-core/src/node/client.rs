@@ -1,5 +1,5 @@
-//! A client's machines, wired: paths and their pool, sessions, leases, names. Neighbours: `node` hands it inputs;
-//! `session` converses, `flow` knows packets and names.
+//! A client's machines, wired: paths and their pool, sessions, leases. How it learns of relays, answers names and reports lies
+//! in the folder beside this file. Neighbours: `node` hands it inputs; `session` converses, `flow` knows packets.
 
 // Splits a client into the road for its sessions and the sessions themselves.
 macro_rules! road {
@@ -15,11 +15,12 @@ macro_rules! road {
     };
 }
 
+mod directory;
 mod names;
+mod report;
 
 use super::config::ClientConfig;
 use super::io::{Event, LinkUp, Output, Save, Ticket, Wake};
-use super::report::{PathReport, Report, SessionReport};
 use super::{Core, Out};
 use crate::crypto::random::Chance;
 use crate::crypto::seal::Suite;
@@ -28,11 +29,10 @@ use crate::flow::icmp;
 use crate::flow::lease::{Leases, Range};
 use crate::flow::question::Question;
 use crate::link::LinkId;
-use crate::netdb::Learned;
-use crate::netdb::fetch::{self, Fetch};
+use crate::netdb::fetch::Fetch;
 use crate::netdb::guards::Guards;
 use crate::netdb::profile::FAILURE;
-use crate::netdb::refresh::{Refresh, Step};
+use crate::netdb::refresh::Refresh;
 use crate::netdb::select::{self, Want};
 use crate::path::live::Live;
 use crate::path::pool::{ASKING, Aim, Pool};
@@ -44,10 +44,10 @@ use crate::wire::batch::{Packets, Shape};
 use crate::wire::build::Purpose;
 use crate::wire::cell::Size;
 use crate::wire::contact::Contact;
-use crate::wire::control::{Ask, Tell};
+use crate::wire::control::Tell;
 use crate::wire::id::{PathId, RelayId};
 use crate::wire::packet::{self, Stripped, segment};
-use crate::wire::request::{self, Request};
+use crate::wire::request::Request;
 use bytes::Bytes;
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -212,66 +212,6 @@ impl Client {
         if ahead.unsigned_abs() > 60 {
             core.out.event(Event::ClockSkew(ahead));
         }
-    }
-
-    fn page(&mut self, reply: Option<Bytes>, core: &mut Core, now: Now) {
-        let failed = reply.is_none();
-        let contacts = reply.map(|reply| request::contacts(&reply)).unwrap_or_default();
-        let last = self.take_contacts(&contacts, core, now);
-        let next = self.fetch.page(&core.netdb, last, failed, now.mono);
-        self.fetch_from(next, core, now);
-    }
-
-    fn take_contacts(&mut self, contacts: &[Bytes], core: &mut Core, now: Now) -> Option<RelayId> {
-        let mut last = None;
-        for contact in contacts {
-            self.directory += contact.len() as u64;
-            if let Learned::New(_) = core.learn(contact, now) {
-                self.pools.iter_mut().for_each(|pool| pool.learned(now.mono));
-            }
-            last = last.max(contact.get(9..41).and_then(|id| id.try_into().ok()).map(RelayId));
-        }
-        self.refresh_guards(core, now);
-        self.sessions.learned(&core.netdb, now);
-        last
-    }
-
-    fn fetch_from(&mut self, question: Option<fetch::Question>, core: &mut Core, now: Now) {
-        let Some(fetch::Question { relay, after }) = question else { return };
-        // Once we know enough, nobody is told what we ask for: the question goes over a path.
-        if Fetch::enough(&core.netdb)
-            && let Some(path) = self.paths.any(now.mono)
-        {
-            let (refresh, ask) = Refresh::begin();
-            if self.learn_by(path, refresh, &ask, core, now) {
-                return;
-            }
-        }
-        let addrs = core.netdb.addrs(&relay).list();
-        let body = Request::Contacts { after }.encode();
-        self.fetching = Some(core.links.request(relay, addrs, body, Duration::from_secs(5), now.mono));
-    }
-
-    /// Goes on with a round of learning, on the path it began on.
-    fn learn_by(&mut self, path: PathKey, refresh: Refresh, ask: &Ask, core: &mut Core, now: Now) -> bool {
-        let asked = self.paths.ask(path, ask, &mut core.links, now.mono);
-        self.learning = asked.map(|id| (id, path, refresh));
-        asked.is_some()
-    }
-
-    fn learned(&mut self, path: PathKey, mut refresh: Refresh, tell: Option<Tell>, core: &mut Core, now: Now) {
-        match &tell {
-            Some(Tell::Contacts(contacts)) => drop(self.take_contacts(contacts, core, now)),
-            Some(Tell::Names(names)) => self.directory += names.as_flattened().len() as u64,
-            _ => {}
-        }
-        let step = tell.map_or(Step::Failed, |tell| refresh.took(&tell, &core.netdb));
-        let failed = match step {
-            Step::Ask(ask) if self.learn_by(path, refresh, &ask, core, now) => return,
-            step => step != Step::Done,
-        };
-        let next = self.fetch.page(&core.netdb, None, failed, now.mono);
-        self.fetch_from(next, core, now);
     }
 
     fn refresh_guards(&mut self, core: &mut Core, now: Now) {
@@ -507,72 +447,6 @@ impl Client {
         for key in keys {
             self.paths.close(key, &mut core.links, now.mono);
         }
-    }
-
-    pub(super) fn report(&self, report: &mut Report, now: Now) {
-        let hop = |c: &Arc<Contact>| (c.id, c.card.addrs.list().first().copied());
-        let purpose = |p: Purpose| match p {
-            Purpose::General => "general",
-            Purpose::Host(_) => "inbound",
-            Purpose::Join(_) => "rendezvous",
-        };
-        report.ready = self.ready;
-        report.published = self.published;
-        report.address = LokiAddress(self.address()).to_string();
-        for (_, live) in self.paths.all_live() {
-            report.paths.push(PathReport {
-                hops: live.hops().iter().map(hop).collect(),
-                purpose: purpose(live.purpose()),
-                state: "live",
-                round_trip: Some(live.round_trip()),
-                remaining: live.expires().since(now.mono),
-                cells: live.cells,
-            });
-        }
-        for (_, hops, use_) in self.paths.all_building() {
-            report.paths.push(PathReport {
-                hops: hops.iter().map(hop).collect(),
-                purpose: purpose(use_),
-                state: "building",
-                round_trip: None,
-                remaining: Duration::ZERO,
-                cells: (0, 0),
-            });
-        }
-        let name = |remote: Remote| match remote {
-            Remote::Address(address) => Some(LokiAddress(address).to_string()),
-            Remote::Anonymous(_) => None,
-        };
-        for (remote, inbound, path) in self.sessions.all() {
-            let route =
-                path.and_then(|key| self.paths.live(key)).map(|live| live.hops().iter().map(|c| c.id).collect());
-            report.sessions.push(SessionReport {
-                remote: name(remote),
-                lease: self.leases.ip_of(&remote),
-                inbound,
-                state: "open",
-                route: route.unwrap_or_default(),
-            });
-        }
-        for (address, looking_up) in self.sessions.calling() {
-            report.sessions.push(SessionReport {
-                remote: name(Remote::Address(*address)),
-                lease: None,
-                inbound: false,
-                state: if looking_up { "looking-up" } else { "calling" },
-                route: Vec::new(),
-            });
-        }
-        let (begun, failed) = self.paths.builds;
-        report.counters.extend([
-            ("paths begun", begun),
-            ("paths failed", failed),
-            ("path cells dropped", self.paths.dropped),
-            ("session cells dropped", self.sessions.dropped),
-            ("handshakes in vain", self.sessions.handshakes.2),
-            ("packets refused", self.refused),
-            ("directory bytes", self.directory),
-        ]);
     }
 }
 
