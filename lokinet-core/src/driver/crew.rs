@@ -197,13 +197,15 @@ impl Out {
                     self.unsent(bytes, segment);
                     return;
                 };
-                let sent =
-                    if self.blocked.is_empty() { line.send(to, route.source, segment, bytes) } else { Sent::Full(0) };
+                let first = self.blocked.is_empty();
+                let sent = if first { line.send(to, route.source, segment, bytes) } else { Sent::Full(0) };
+                if first {
+                    self.fit(route.socket, line, bytes.len(), sent);
+                }
                 match sent {
                     Sent::All => {}
                     Sent::Dropped(cells) => drop(self.tally.unsent.fetch_add(cells as u64, Ordering::Relaxed)),
                     Sent::Full(at) => {
-                        self.rooms[route.socket].full(clock::now().mono);
                         let (source, bytes) = (route.source, bytes[at..].to_vec());
                         self.blocked.push_back(Blocked { line: route.socket, to, source, segment, bytes });
                     }
@@ -220,20 +222,33 @@ impl Out {
     /// Sends what waits for its socket, as far as that takes it.
     fn send_blocked(&mut self, lines: &[Line]) {
         while let Some(first) = self.blocked.front_mut() {
-            let (line, room) = (&lines[first.line], &mut self.rooms[first.line]);
-            if let Some(bytes) = room.free(clock::now().mono) {
-                line.hold(bytes);
-            }
-            match line.send(first.to, first.source, first.segment, &first.bytes) {
-                Sent::Full(at) => {
-                    room.full(clock::now().mono);
-                    first.bytes.drain(..at);
-                    return;
-                }
+            let (number, length) = (first.line, first.bytes.len());
+            self.rooms[number].free(clock::now().mono);
+            let sent = lines[number].send(first.to, first.source, first.segment, &first.bytes);
+            match sent {
+                Sent::Full(at) => drop(first.bytes.drain(..at)),
                 Sent::All => {}
                 Sent::Dropped(cells) => drop(self.tally.unsent.fetch_add(cells as u64, Ordering::Relaxed)),
             }
+            self.fit(number, &lines[number], length, sent);
+            if let Sent::Full(_) = sent {
+                return;
+            }
             self.blocked.pop_front();
+        }
+    }
+
+    /// Learns from what became of so many bytes how much the line's socket should hold.
+    fn fit(&mut self, number: usize, line: &Line, length: usize, sent: Sent) {
+        let room = &mut self.rooms[number];
+        match sent {
+            Sent::Full(at) => {
+                room.took(at);
+                if let Some(bytes) = room.full(clock::now().mono) {
+                    line.hold(bytes);
+                }
+            }
+            _ => room.took(length),
         }
     }
 
