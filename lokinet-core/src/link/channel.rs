@@ -198,7 +198,7 @@ impl Sending {
         head[0] = flags;
         head[1..1 + CHANNEL_ID].copy_from_slice(&id);
         head[1 + CHANNEL_ID..].copy_from_slice(&number.to_be_bytes());
-        state.current.0.seal(number.into(), head, body);
+        state.current.0.seal(number.into(), &[], body);
         let mask = state.mask.mask(body);
         head[0] ^= mask[0] & 0x1f;
         for (byte, mask) in head[1 + CHANNEL_ID..].iter_mut().zip(&mask[1..]) {
@@ -232,15 +232,15 @@ impl Receiving {
         let odd = head[0] & PHASE != 0;
         if odd == (state.generation % 2 == 1) {
             let (key, window) = &mut state.current;
-            open(key, window, number, head, body)?;
+            open(key, window, number, body)?;
         } else {
             match &mut state.previous {
                 // The other phase is the generation before or the one after. A late cell's number is near the highest
                 // of its generation, those of a new generation begin at 0 and would be far too old for it.
-                Some((key, window, _)) if window.is_fresh(number) => open(key, window, number, head, body)?,
+                Some((key, window, _)) if window.is_fresh(number) => open(key, window, number, body)?,
                 _ => {
                     let (key, mut window) = (Key::new(suite, &state.next), Window::default());
-                    open(&key, &mut window, number, head, body)?;
+                    open(&key, &mut window, number, body)?;
                     state.ratchet(key, window, now);
                 }
             }
@@ -252,14 +252,15 @@ impl Receiving {
     }
 }
 
-fn open(key: &Key, window: &mut Window, number: u64, head: &[u8], body: &mut [u8]) -> Result<(), Dropped> {
+/// Nothing is associated: of the header every bit is fixed, or chooses the key, or is the nonce.
+fn open(key: &Key, window: &mut Window, number: u64, body: &mut [u8]) -> Result<(), Dropped> {
     if body.len() < PATH_ID + TAG {
         return Err(Dropped::Size);
     }
     if !window.is_fresh(number) {
         return Err(Dropped::Replayed);
     }
-    if !key.open(number, head, body) {
+    if !key.open(number, &[], body) {
         return Err(Dropped::Forged);
     }
     window.mark(number);
@@ -395,7 +396,7 @@ mod tests {
             head[0] ^= mask[0] & 0x1f;
             head[1 + CHANNEL_ID..].iter_mut().zip(&mask[1..]).for_each(|(byte, mask)| *byte ^= mask);
             let number = u32::from_be_bytes(head[1 + CHANNEL_ID..].try_into().unwrap());
-            key.open(number.into(), head, body)
+            key.open(number.into(), &[], body)
         })
     }
 
