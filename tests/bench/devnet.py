@@ -175,12 +175,20 @@ class Ours(Lab):
             roles["middle"] = sum(others) / len(others)
         return roles
 
-    def halves(self, relays):
-        """The two halves of the path in use, both ending at the pivot: of all that meet, those whose relays did most."""
+    def doubled(self):
+        """Whether a relay may stand in both halves of a path in use: everything would cross its link twice."""
+        return any(len({*a, *b}) < len(a) + len(b) - 1 for a, b in self.meeting())
+
+    def meeting(self):
+        """The halves of paths that may be in use, each pair ending at one pivot."""
         nodes = {node["name"]: node for node in self.devnet.status() if node["name"] in (self.visitor, self.site)}
         mine = [path["hops"] for path in nodes[self.visitor]["paths"] if path["target"] == self.name]
         theirs = [path["hops"] for path in nodes[self.site]["paths"]]
-        meeting = [(a, b) for a in mine for b in theirs if a[-1] == b[-1] and all(name in relays for name in a + b)]
+        return [(a, b) for a in mine for b in theirs if a[-1] == b[-1]]
+
+    def halves(self, relays):
+        """The two halves of the path in use, both ending at the pivot: of all that meet, those whose relays did most."""
+        meeting = [(a, b) for a, b in self.meeting() if all(name in relays for name in a + b)]
         return max(meeting, key=lambda pair: min(relays[name] for name in pair[0] + pair[1]), default=None)
 
 
