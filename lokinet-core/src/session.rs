@@ -97,7 +97,7 @@ pub enum Action {
     /// Our introset is stored by at least one relay.
     Published,
     /// A service can be met at a relay that we do not know.
-    Unknown,
+    Unknown(RelayId),
 }
 
 /// The floors below, lent for one step.

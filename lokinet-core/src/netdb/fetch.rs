@@ -14,7 +14,8 @@ const EVERY: Duration = Duration::from_secs(600);
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_LAST: Duration = Duration::from_secs(60);
 
-/// A relay that is spoken of and not known is asked for at once, but not so soon after the last round.
+/// A relay that is spoken of and not known is asked for at once, but not so soon after the last round; twice as long after
+/// each round that did not bring it, for who speaks of it may be making it up.
 pub const MISSED: Duration = Duration::from_secs(5);
 /// Most pages of one answer: more than any network has.
 pub const PAGES_MAX: u32 = 1024;
@@ -27,6 +28,9 @@ pub struct Fetch {
     /// When the last round ended.
     ended: Option<Time>,
     again: Duration,
+    /// Who is missed, and for how long nobody is asked for it after a round.
+    missed: Option<RelayId>,
+    pause: Duration,
     /// Rounds that failed in a row.
     failures: usize,
 }
@@ -43,7 +47,7 @@ pub struct Question {
 impl Fetch {
     /// Asks at once.
     pub fn new(now: Time) -> Fetch {
-        Fetch { asking: None, next: now, ended: None, again: AGAIN, failures: 0 }
+        Fetch { asking: None, next: now, ended: None, again: AGAIN, missed: None, pause: MISSED, failures: 0 }
     }
 
     /// When to call [`Fetch::wake`].
@@ -57,8 +61,9 @@ impl Fetch {
     }
 
     /// A relay is spoken of that we do not know.
-    pub fn missed(&mut self, now: Time) {
-        let at = self.ended.map_or(now, |ended| ended + MISSED);
+    pub fn missed(&mut self, relay: RelayId, now: Time) {
+        self.missed = Some(relay);
+        let at = self.ended.map_or(now, |ended| ended + self.pause);
         self.next = self.next.min(at.max(now));
     }
 
@@ -114,6 +119,9 @@ impl Fetch {
             return Some(Question { relay, after });
         }
         (self.asking, self.ended) = (None, Some(now));
+        if let Some(missed) = self.missed.take() {
+            self.pause = if netdb.contact(&missed).is_some() { MISSED } else { (self.pause * 2).min(EVERY) };
+        }
         self.failures = if failed { self.failures + 1 } else { 0 };
         let enough = Fetch::enough(netdb);
         if enough && Fetch::most(netdb) && !failed {
@@ -159,15 +167,26 @@ mod tests {
         fetch.wake(&netdb, None, &[], &mut chance, start).unwrap();
         assert!(fetch.page(&netdb, None, false, start).is_none());
         assert!(fetch.next_wake().unwrap() > start + MISSED, "all is known, and there is no hurry");
-        fetch.missed(start);
+        let (there, nowhere) = (netdb.contacts().next().unwrap().id, RelayId([255; 32]));
+        fetch.missed(there, start);
         assert_eq!(fetch.next_wake(), Some(start + MISSED));
         let later = start + MISSED * 3;
-        fetch.missed(start + MISSED * 2);
+        fetch.missed(there, start + MISSED * 2);
         assert_eq!(fetch.next_wake(), Some(start + MISSED), "it is due already");
         fetch.wake(&netdb, None, &[], &mut chance, later).unwrap();
         assert!(fetch.page(&netdb, None, false, later).is_none());
-        fetch.missed(later + MISSED * 2);
+        fetch.missed(there, later + MISSED * 2);
         assert_eq!(fetch.next_wake(), Some(later + MISSED * 2), "at once");
+        // Somebody goes on naming a relay that nobody can tell us of.
+        let (mut now, mut rounds) = (later + MISSED * 2, 0);
+        while now < later + EVERY {
+            fetch.missed(nowhere, now);
+            now = now.max(fetch.next_wake().unwrap());
+            fetch.wake(&netdb, None, &[], &mut chance, now).unwrap();
+            assert!(fetch.page(&netdb, None, false, now).is_none());
+            rounds += 1;
+        }
+        assert!(rounds <= 9, "{rounds} rounds for nothing in ten minutes");
     }
 
     #[test]

@@ -333,8 +333,8 @@ impl Client {
             }
             SessionAction::Failed(Remote::Address(address), why) => self.named(address, Some(why), core, now),
             SessionAction::Closed(remote) => self.leases.hold(remote, false, now.mono),
-            SessionAction::Unknown if self.paths.can_ask() => self.fetch.missed(now.mono),
-            SessionAction::Failed(Remote::Anonymous(_), _) | SessionAction::Unknown => {}
+            SessionAction::Unknown(relay) if self.paths.can_ask() => self.fetch.missed(relay, now.mono),
+            SessionAction::Failed(Remote::Anonymous(_), _) | SessionAction::Unknown(_) => {}
             SessionAction::Published => {
                 self.published = true;
                 core.out.event(Event::Published);

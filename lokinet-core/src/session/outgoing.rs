@@ -65,7 +65,7 @@ impl Sessions {
                 }
                 None => {
                     call.unusable();
-                    self.actions.extend(is_news(&lease, road).then_some(Action::Unknown));
+                    self.actions.extend(is_news(&lease, road).then_some(Action::Unknown(lease.pivot)));
                 }
             }
         }
@@ -169,7 +169,7 @@ impl Sessions {
         };
         let usable = convo.leases.iter().filter(is_usable).copied();
         let (news, mut usable): (Vec<Lease>, Vec<Lease>) = usable.partition(|lease| is_news(lease, road));
-        self.actions.extend((!news.is_empty()).then_some(Action::Unknown));
+        self.actions.extend(news.first().map(|lease| Action::Unknown(lease.pivot)));
         arrange(&mut usable, &mut self.chance, road);
         // One at a time, unless nothing works: then what is joined may lead over the same dead relay.
         usable.truncate(if missing { ROUTES } else { 1 });
