@@ -136,7 +136,7 @@ fn a_caller_of_an_ended_service_reaches_nobody() {
 
 impl Relay {
     fn worker(&mut self, shard: usize, tally: &Arc<Tally>) -> Worker {
-        Worker::new(self.links.share(), self.transit.share(), tally.clone(), shard)
+        Worker::new(self.links.share(), self.transit.share(), tally.clone(), shard, Chance::new([shard as u8; 32]))
     }
 }
 

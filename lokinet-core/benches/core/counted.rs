@@ -4,6 +4,7 @@
 
 use super::chain::{Chain, NOW, Relay};
 use lokinet_core::crypto::onion::{Opener, Order, Sealer};
+use lokinet_core::crypto::random::Chance;
 use lokinet_core::crypto::seal::Suite;
 use lokinet_core::link::Links;
 use lokinet_core::node::worker::{Tally, Work, Worker};
@@ -45,7 +46,9 @@ fn pass(relays: usize, cells: usize) {
     let mut chain = Chain::new(HOPS);
     let key = chain.path();
     let tally = Arc::new(Tally::default());
-    let worker = |relay: &mut Relay| Worker::new(relay.links.share(), relay.transit.share(), tally.clone(), 1);
+    let worker = |relay: &mut Relay| {
+        Worker::new(relay.links.share(), relay.transit.share(), tally.clone(), 1, Chance::new([1; 32]))
+    };
     let mut workers: Vec<Worker> = chain.relays.iter_mut().map(worker).collect();
     let (mut sent, mut run) = (0, Vec::new());
     while sent < cells {

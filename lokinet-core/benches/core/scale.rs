@@ -4,6 +4,7 @@
 //! Neighbours: `chain` lends the relays, `counted` counts instructions instead.
 
 use super::chain::{Chain, NOW};
+use lokinet_core::crypto::random::Chance;
 use lokinet_core::node::worker::{Tally, WORKERS_MAX, Work, Worker};
 use lokinet_core::wire::cell::Size;
 use rustix::time::{ClockId, clock_gettime};
@@ -23,7 +24,8 @@ pub(crate) fn run(words: &[String]) -> Option<()> {
     let sent: Vec<Vec<u8>> = (0..workers).map(|number| chain.flood(number as u8, cells)).collect();
     let (relay, tally) = (&mut chain.relays[0], Arc::new(Tally::default()));
     let (ports, legs) = (relay.links.share(), relay.transit.share());
-    let crew = (1..=workers).map(|shard| Worker::new(ports.clone(), legs.clone(), tally.clone(), shard));
+    let crew =
+        (1..=workers).map(|shard| Worker::new(ports.clone(), legs.clone(), tally.clone(), shard, Chance::new([1; 32])));
     let start = Barrier::new(workers + 1);
     let spent = std::thread::scope(|scope| {
         let threads: Vec<_> = crew

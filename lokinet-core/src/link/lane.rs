@@ -1,10 +1,11 @@
-//! One core's way out: cells staged for each peer and size, sealed by the run when they leave, on a sub-channel that this
-//! core alone sends on. Neighbours: `port` is what the lanes share, `stage` holds the cells; `node::worker` has one.
+//! One core's way out: cells staged for each peer and size, shuffled and sealed by the run when they leave, on a sub-channel
+//! that this core alone sends on. Neighbours: `port` is what the lanes share, `stage` holds the cells; `node::worker` has one.
 
 use super::channel::Channel;
 use super::port::Ports;
 use super::stage::Stage;
 use super::{Egress, LinkId};
+use crate::crypto::random::Chance;
 use crate::time::Time;
 use crate::wire::cell::Size;
 use crate::wire::id::PathId;
@@ -21,19 +22,30 @@ pub const STAGED_TIME: Duration = Duration::from_micros(500);
 /// What one core has staged.
 pub struct Lane {
     shard: usize,
+    chance: Chance,
     stages: BTreeMap<(LinkId, Size), Stage>,
     /// What has cells staged, and since when.
     dirty: VecDeque<((LinkId, Size), Time)>,
     /// The one of them that fills a run.
     full: Option<(LinkId, Size)>,
+    /// Memory to shuffle in.
+    spare: Vec<u8>,
     /// Cells dropped because a peer's stage was full or its link gone.
     pub dropped: u64,
 }
 
 impl Lane {
     /// A lane that sends on this sub-channel of every link.
-    pub fn new(shard: usize) -> Lane {
-        Lane { shard, stages: BTreeMap::new(), dirty: VecDeque::new(), full: None, dropped: 0 }
+    pub fn new(shard: usize, chance: Chance) -> Lane {
+        Lane {
+            shard,
+            chance,
+            stages: BTreeMap::new(),
+            dirty: VecDeque::new(),
+            full: None,
+            spare: Vec::new(),
+            dropped: 0,
+        }
     }
 
     /// Seals what is staged and gives it out, run by run, first staged first; `send` gets where to, each cell's size, and
@@ -74,6 +86,7 @@ impl Lane {
             self.stages.remove(&(link, size));
             return;
         };
+        stage.shuffle(size, &mut self.spare, &mut self.chance);
         for cell in stage.chunks_exact_mut(size.datagram()) {
             sending.seal(cell, now);
         }
@@ -109,5 +122,51 @@ impl Egress for Lane {
             self.full = Some((link, size));
         }
         true
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::link::{Role, Suite};
+
+    const PATHS: usize = 4;
+
+    /// Has a lane send so many cells of each of four paths, path by path: each cell's path, and its place in it.
+    fn sent(lane: &mut Lane, peer: &mut Channel, ports: &Ports, each: usize) -> Vec<(usize, usize)> {
+        let now = Time::from_nanos(1);
+        for (path, place) in (0..PATHS).flat_map(|path| (0..each).map(move |place| (path, place))) {
+            assert!(lane.put(LinkId(1), PathId(path as u32), Size::Small, now, |onion| onion.fill(place as u8)));
+        }
+        let mut seen = Vec::new();
+        lane.flush(ports, now, &mut |_, segment, bytes| {
+            for cell in bytes.to_vec().chunks_exact_mut(segment) {
+                let (path, onion) = peer.open(1, cell, now).unwrap();
+                assert!(onion.iter().all(|byte| *byte == onion[0]), "parts of two cells");
+                seen.push((path.0 as usize, usize::from(onion[0])));
+            }
+        });
+        seen
+    }
+
+    /// Who sees what goes in and out must not read from the order alone which of two cells that left together came first.
+    #[test]
+    fn cells_of_paths_that_leave_together_are_shuffled_and_those_of_one_keep_their_order() {
+        let mut ports = Ports::default();
+        let channel = |role| Channel::new(Suite::Aes, role, &[1; 32]);
+        ports.insert(LinkId(1), ([10, 1, 0, 1], 1090).into(), channel(Role::Initiator));
+        let (mut peer, mut lane) = (channel(Role::Responder), Lane::new(1, Chance::new([7; 32])));
+        const RUNS: usize = 400;
+        let mut first = [0usize; PATHS];
+        for _ in 0..RUNS {
+            let seen = sent(&mut lane, &mut peer, &ports, 8);
+            first[seen[0].0] += 1;
+            for path in 0..PATHS {
+                assert!(seen.iter().filter(|cell| cell.0 == path).map(|cell| cell.1).eq(0..8), "path {path}: {seen:?}");
+            }
+        }
+        // Each path comes first a quarter of the time; five standard deviations are 43.
+        assert!(first.iter().all(|count| count.abs_diff(RUNS / PATHS) < 43), "first of a run: {first:?}");
     }
 }

@@ -3,7 +3,8 @@
 //! some for each core.
 
 use super::STAGED_MAX;
-use crate::wire::cell::Size;
+use crate::crypto::random::Chance;
+use crate::wire::cell::{HEADER, PATH_ID, Size};
 use core::ops::{Deref, DerefMut};
 
 /// Cells end to end.
@@ -25,6 +26,31 @@ impl Stage {
         }
         self.used = end;
         self.bytes.get_mut(start..end)
+    }
+
+    /// Puts cells that are not sealed yet in random order, those of one path among themselves as they are; `spare` is memory
+    /// to do it in. Where all are of one path nothing is moved.
+    pub(super) fn shuffle(&mut self, size: Size, spare: &mut Vec<u8>, chance: &mut Chance) {
+        let cells = || self.bytes[..self.used].chunks_exact(size.datagram());
+        let mut paths = cells().map(|cell| &cell[HEADER..HEADER + PATH_ID]);
+        let first = paths.next();
+        if paths.all(|path| Some(path) == first) {
+            return;
+        }
+        let mut from: Vec<(&[u8], usize)> =
+            cells().enumerate().map(|(place, cell)| (&cell[HEADER..HEADER + PATH_ID], place)).collect();
+        // Which path is where is shuffled; then each path's cells take the places it got, in their order.
+        let mut paths: Vec<&[u8]> = from.iter().map(|(path, _)| *path).collect();
+        chance.shuffle(&mut paths);
+        let mut to: Vec<(&[u8], usize)> = paths.into_iter().zip(0..).collect();
+        from.sort_unstable();
+        to.sort_unstable();
+        spare.resize(spare.len().max(self.used), 0);
+        let step = size.datagram();
+        for ((_, from), (_, to)) in from.into_iter().zip(to) {
+            spare[to * step..][..step].copy_from_slice(&self.bytes[from * step..][..step]);
+        }
+        core::mem::swap(&mut self.bytes, spare);
     }
 
     /// Forgets the cells and keeps the memory.

@@ -300,7 +300,9 @@ impl Relay {
         // The first sub-channel is the node's own.
         (1..SHARDS)
             .take(count)
-            .map(|shard| Worker::new(ports.clone(), legs.clone(), self.tally.clone(), shard))
+            .map(|shard| {
+                Worker::new(ports.clone(), legs.clone(), self.tally.clone(), shard, self.chance.fork("worker"))
+            })
             .collect()
     }
 

@@ -3,6 +3,7 @@
 //! [`Queues`], and go through their path's leg in turns. Neighbours: `relay` hands workers out; `link` and `transit`
 //! keep what they share with it.
 
+use crate::crypto::random::Chance;
 use crate::link::LinkId;
 use crate::link::channel::{Channel, SHARDS};
 use crate::link::lane::Lane;
@@ -92,8 +93,14 @@ struct Cell {
 
 impl Worker {
     /// A worker over these ports and legs, which sends on a sub-channel that nobody else does.
-    pub fn new(ports: Arc<RwLock<Ports>>, legs: Arc<RwLock<Legs>>, tally: Arc<Tally>, shard: usize) -> Worker {
-        let lane = Lane::new(shard);
+    pub fn new(
+        ports: Arc<RwLock<Ports>>,
+        legs: Arc<RwLock<Legs>>,
+        tally: Arc<Tally>,
+        shard: usize,
+        chance: Chance,
+    ) -> Worker {
+        let lane = Lane::new(shard, chance);
         let (messages, free, bare) = (Vec::new(), Vec::new(), Vec::new());
         Worker {
             ports,

@@ -30,8 +30,8 @@ impl Outgoing {
         Outgoing { offload, refusals: 0, flows: Flows::default() }
     }
 
-    /// Writes a batch, each flow in its order; says how many packets the kernel took. One that it does not take is gone, as on any
-    /// network: no IP packet (EINVAL), the interface is down (EIO), no memory or room just now.
+    /// Writes a batch, each flow in its order; says how many packets the kernel took. One that it does not take is gone, as
+    /// on any network: no IP packet (EINVAL), the interface is down (EIO), no memory or room just now.
     pub(super) fn send(&mut self, packets: &mut Packets, write: &mut impl Write) -> usize {
         if self.offload == Offload::None {
             return (0..packets.len()).filter(|index| complete(packets, *index, write)).count();

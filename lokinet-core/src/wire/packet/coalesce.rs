@@ -155,7 +155,8 @@ impl Flows {
 }
 
 /// A packet that may be part of a run: TCP data without flags but those a run may end with, or UDP; no options or
-/// extension headers in front of it, not a fragment, its checksum partial. Its lengths are the other end's word, so they are checked.
+/// extension headers in front of it, not a fragment, its checksum partial. Its lengths are the other end's word, so they
+/// are checked.
 fn look(packets: &Packets, index: usize) -> Option<Seen> {
     let packet = packets.get(index);
     if packets.shape(index) != (Shape { partial: true, segment: 0 }) {
